@@ -1,0 +1,95 @@
+"""The tiny Flux: its checkpoint, prompts, latents and Euler sampler, without ComfyUI."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import drawings
+import torch
+from flux_model import Flux, FluxConfig
+from safetensors.torch import load_file
+from torch import Tensor
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+LATENT_SHAPE = (16, 16, 16)  # channels, height, width: a 64 × 64 drawing at 4 pixels a cell
+SHIFT = 1.15  # ComfyUI's default for Flux: exp(1.15) ≈ 3.16, the "timestep shift 3" of the literature
+
+# Flux' latent space: what the sampler sees is (latent − 0.1159) · 0.3611 (the FLUX.1 autoencoder's constants).
+LATENT_SHIFT, LATENT_SCALE = 0.1159, 0.3611
+
+
+def load_tiny_flux(path: Path = CHECKPOINTS / "tiny_flux.safetensors", dtype: torch.dtype = torch.float32) -> Flux:
+    weights = load_file(path)
+    model = Flux(FluxConfig.from_state_dict(weights))
+    model.load_state_dict(weights)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def encode_prompts(prompts: list[str], dim: int = 64) -> Tensor:
+    """Prompts of drawings.WORDS ("red house day") to one-hot context tokens, (B, 3, dim). "" is all zeros."""
+    context = torch.zeros(len(prompts), 3, dim)
+    for row, prompt in enumerate(prompts):
+        for token, word in enumerate(prompt.split()):
+            if word not in drawings.WORDS:
+                raise ValueError(f"prompt {prompt!r}: unknown word {word!r}; known: {' '.join(drawings.WORDS)}")
+            context[row, token, drawings.WORDS.index(word)] = 1.0
+    return context
+
+
+class Codec:
+    """A linear autoencoder in the place of Flux' own: 16 principal components of 4 × 4 RGB patches.
+
+    pixels (B, 3, H, W) in −1 … 1  <->  latent (B, 16, H/4, W/4) in the autoencoder's space, as in a LATENT file.
+    """
+
+    def __init__(self, mean: Tensor, basis: Tensor, scale: Tensor):
+        self.mean, self.basis, self.scale = mean, basis, scale  # (48,), (48, 16) orthonormal, (16,)
+
+    @classmethod
+    def load(cls, path: Path = CHECKPOINTS / "tiny_flux_codec.safetensors") -> Codec:
+        return cls(**load_file(path))
+
+    @classmethod
+    def fit(cls, pixels: Tensor) -> Codec:
+        patches = torch.nn.functional.pixel_unshuffle(pixels, 4).movedim(1, -1).flatten(0, -2).double()
+        mean = patches.mean(0)
+        centred = patches - mean
+        variance, basis = torch.linalg.eigh(centred.T @ centred / len(patches))
+        variance, basis = variance.flip(0)[:16], basis.flip(1)[:, :16]
+        scale = variance.pow(-0.25)  # halfway to whitening: edges count, noise does not drown them
+        scale = scale / (variance * scale**2).mean().sqrt()
+        return cls(mean.float(), basis.contiguous().float(), scale.float())
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        patches = torch.nn.functional.pixel_unshuffle(pixels, 4).movedim(1, -1)
+        latent = ((patches - self.mean) @ self.basis * self.scale).movedim(-1, 1)
+        return latent / LATENT_SCALE + LATENT_SHIFT
+
+    def decode(self, latent: Tensor) -> Tensor:
+        model_space = ((latent.float() - LATENT_SHIFT) * LATENT_SCALE).movedim(1, -1)
+        patches = (model_space / self.scale) @ self.basis.T + self.mean
+        return torch.nn.functional.pixel_shuffle(patches.movedim(-1, 1), 4).clamp(-1, 1)
+
+
+def shifted_sigmas(steps: int, shift: float = SHIFT) -> list[float]:
+    """Noise levels 1 … 0, `steps` + 1 of them, spaced as ComfyUI's "simple" scheduler spaces them for Flux."""
+    times = [1 - i / steps for i in range(steps)]
+    return [math.exp(shift) / (math.exp(shift) + 1 / t - 1) for t in times] + [0.0]
+
+
+def sample_euler(velocity: Callable[[int, Tensor, float], Tensor], noise: Tensor, sigmas: list[float],
+                 on_step: Callable[[int], None] | None = None) -> Tensor:
+    """Euler's method along the rectified flow from pure noise: noise (B, C, H, W) -> latent in the model's space."""
+    x = noise
+    for i in range(len(sigmas) - 1):
+        x = x + (sigmas[i + 1] - sigmas[i]) * velocity(i, x, sigmas[i])
+        if on_step:
+            on_step(i)
+    return x
+
+
+def to_latent(x: Tensor) -> Tensor:
+    """What the sampler returns, in the model's space, to the autoencoder's space (a LATENT)."""
+    return x / LATENT_SCALE + LATENT_SHIFT

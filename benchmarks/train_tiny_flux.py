@@ -1,0 +1,195 @@
+"""Trains the tiny Flux: `python benchmarks/train_tiny_flux.py` (about 40 minutes on 2 cores).
+
+Phase 1: rectified flow on drawings, one prompt in ten left out, guidance embedding fixed at 1. Phase 2: guidance
+distillation, as in FLUX.1-dev: with guidance g the network learns what phase 1's network gives under classifier-free
+guidance of strength g, 1 … 4. Writes checkpoints/tiny_flux.safetensors (bfloat16), its codec, and tiny_flux.json
+(how it was made and how good it is).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import drawings
+import numpy as np
+import torch
+from classifier import accuracy, train_classifier
+from flux_model import Flux, FluxConfig
+from safetensors.torch import save_file
+from tiny_flux import (
+    CHECKPOINTS,
+    LATENT_SCALE,
+    LATENT_SHAPE,
+    LATENT_SHIFT,
+    Codec,
+    encode_prompts,
+    load_tiny_flux,
+    sample_euler,
+    shifted_sigmas,
+    to_latent,
+)
+from torch import Tensor
+from tqdm import tqdm
+
+BATCH = 64
+GUIDANCE = (1.0, 4.0)
+
+
+def pixels_of(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1
+
+
+def prompts_of(words: Tensor) -> list[str]:
+    return [" ".join(drawings.WORDS[i] for i in row) for row in words.tolist()]
+
+
+def random_times(count: int) -> Tensor:
+    """Logit-normal, with a mild shift towards noise (Esser et al. 2024)."""
+    return torch.sigmoid(torch.randn(count) + 0.6)
+
+
+def initialise(model: Flux) -> None:
+    """Gates, and the last layer, start at zero: every block starts as the identity (Peebles and Xie 2023)."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("mod.lin.weight", "modulation.lin.weight", ".bias")) or name.startswith("final_layer"):
+            torch.nn.init.zeros_(parameter)
+        elif parameter.ndim == 2:
+            torch.nn.init.xavier_uniform_(parameter)
+
+
+class Trainer:
+    def __init__(self, model: Flux, latents: Tensor, contexts: Tensor, steps: int, peak_rate: float):
+        self.model, self.latents, self.contexts, self.steps = model, latents, contexts, steps
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, peak_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False)
+        self.run = torch.compile(model, dynamic=False)
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A noisy latent, its velocity target, the time and the context."""
+        rows = torch.randint(len(self.latents), (BATCH,))
+        clean, noise, t = self.latents[rows], torch.randn(BATCH, *LATENT_SHAPE), random_times(BATCH)
+        mix = t[:, None, None, None]
+        return (1 - mix) * clean + mix * noise, noise - clean, t, self.contexts[rows]
+
+    def step(self, loss: Tensor, done: int) -> None:
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        decay = min(0.999, (1 + done) / (10 + done))
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1 - decay)
+
+    def velocity(self, x: Tensor, t: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.run(x, t, context, guidance).float()
+
+    def fit(self) -> list[float]:
+        losses = []
+        for done in tqdm(range(self.steps), desc="rectified flow", mininterval=10):
+            x, target, t, context = self.batch()
+            context = context * (torch.rand(BATCH, 1, 1) >= 0.1)
+            loss = (self.velocity(x, t, context, torch.ones(BATCH)) - target).square().mean()
+            self.step(loss, done)
+            losses.append(loss.item())
+        return losses
+
+    def distil(self, teacher: Flux) -> list[float]:
+        """A quarter of each batch stays plain (g = 1, prompts left out as before), the rest learns guidance."""
+        guided = 3 * BATCH // 4
+        ask = torch.compile(teacher, dynamic=False)
+        losses = []
+        for done in tqdm(range(self.steps), desc="guidance distillation", mininterval=10):
+            x, target, t, context = self.batch()
+            guidance = torch.ones(BATCH)
+            guidance[:guided].uniform_(*GUIDANCE)
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                both = torch.cat((context[:guided], torch.zeros_like(context[:guided])))
+                twice = ask(torch.cat((x[:guided],) * 2), torch.cat((t[:guided],) * 2), both,
+                            torch.ones(2 * guided)).float()
+            cond, uncond = twice.chunk(2)
+            target[:guided] = uncond + guidance[:guided, None, None, None] * (cond - uncond)
+            context[guided:] *= torch.rand(BATCH - guided, 1, 1) >= 0.1
+            loss = (self.velocity(x, t, context, guidance) - target).square().mean()
+            self.step(loss, done)
+            losses.append(loss.item())
+        return losses
+
+
+def sample(model: Flux, prompts: list[str], seed: int, guidance: float, steps: int = 50) -> Tensor:
+    """50 Euler steps with the guidance embedding -> latents in the autoencoder's space."""
+    noise = torch.randn(len(prompts), *LATENT_SHAPE, generator=torch.Generator().manual_seed(seed))
+    context, strength = encode_prompts(prompts), torch.full((len(prompts),), guidance)
+    with torch.inference_mode():
+        return to_latent(sample_euler(
+            lambda _, x, sigma: model(x, torch.full((len(x),), sigma), context, strength), noise,
+            shifted_sigmas(steps)))
+
+
+def evaluate(model: Flux, codec: Codec, pixels: Tensor, words: Tensor) -> dict[str, float]:
+    """A classifier's accuracy on held-out drawings and on 400 samples of 50 steps with held-out prompts."""
+    judge = train_classifier(pixels, words)
+    real, real_words = drawings.draw_many(2000, seed=777)
+    wanted = torch.from_numpy(drawings.draw_many(400, seed=778)[1])
+    samples = torch.cat([
+        codec.decode(sample(model, prompts_of(wanted[i : i + 100]), seed=i, guidance=2.5)) for i in range(0, 400, 100)])
+    on_real = accuracy(judge, pixels_of(real), torch.from_numpy(real_words))
+    on_samples = accuracy(judge, samples, wanted)
+    return {f"real_{k}_accuracy": v for k, v in on_real.items()} | {
+        f"sample_{k}_accuracy": v for k, v in on_samples.items()}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--steps", type=int, default=7000, help="steps of phase 1")
+    arguments.add_argument("--distil-steps", type=int, default=1200, help="steps of phase 2")
+    arguments.add_argument("--drawings", type=int, default=30000)
+    arguments.add_argument("--out", type=Path, default=CHECKPOINTS)
+    options = arguments.parse_args()
+
+    torch.manual_seed(0)
+    started = time.time()
+    images, words = drawings.draw_many(options.drawings, seed=0)
+    pixels, words = pixels_of(images), torch.from_numpy(words)
+    codec = Codec.fit(pixels[:4000])
+    latents = (codec.encode(pixels) - LATENT_SHIFT) * LATENT_SCALE
+    contexts = encode_prompts(prompts_of(words))
+
+    model = Flux(FluxConfig())
+    initialise(model)
+    first = Trainer(model, latents, contexts, options.steps, peak_rate=1.5e-3)
+    flow_losses = first.fit()
+    student = copy.deepcopy(first.average).train().requires_grad_(True)
+    second = Trainer(student, latents, contexts, options.distil_steps, peak_rate=3e-4)
+    distil_losses = second.distil(first.average)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.to(torch.bfloat16).contiguous() for name, value in second.average.state_dict().items()}
+    save_file(weights, options.out / "tiny_flux.safetensors", metadata={"format": "pt"})
+    save_file({"mean": codec.mean, "basis": codec.basis, "scale": codec.scale},
+              options.out / "tiny_flux_codec.safetensors")
+    minutes = (time.time() - started) / 60
+    saved = load_tiny_flux(options.out / "tiny_flux.safetensors")
+    report = {
+        "command": f"python benchmarks/train_tiny_flux.py --steps {options.steps} "
+                   f"--distil-steps {options.distil_steps} --drawings {options.drawings}",
+        "parameters": sum(p.numel() for p in saved.parameters()),
+        "minutes": round(minutes, 1),
+        "threads": torch.get_num_threads(),
+        "flow_loss": float(np.mean(flow_losses[-200:])),
+        "distillation_loss": float(np.mean(distil_losses[-200:])),
+        **evaluate(saved, codec, pixels, words),
+    }
+    (options.out / "tiny_flux.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What every predictor is: a few numbers per full step and per predicted step, over a stack of buffers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from torch import Tensor
+
+from . import kernels
+from .errors import StateError, check_integer
+from .kernels import Weight
+
+Row: TypeAlias = Sequence[Weight]
+"""A buffer's next value as weights of the present buffers and, last, of the new feature."""
+
+MAX_ORDER = 4
+
+
+@dataclass(frozen=True)
+class PredictorState:
+    """What a predictor remembers after its full steps. Never changed: `update` returns the next one.
+
+    buffers: the stack S, each (B, ...) in the feature's dtype; buffers[0] is the last recorded feature.
+    step: coordinate of the last full step. updates: how many distinct ones there were.
+    gains: b of the last update S ← A·S + b·F, needed when that step is recorded again.
+    beta, products: FeMo's weight of history, and per order the product of the weights used so far.
+    """
+
+    buffers: tuple[Tensor, ...] = ()
+    step: float = math.nan
+    updates: int = 0
+    gains: tuple[Weight, ...] = ()
+    beta: Weight = 0.0
+    products: tuple[Weight, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+
+@dataclass(frozen=True)
+class AbstractPredictor(ABC):
+    """Forecasts a feature between full steps. Linear in the recorded features: S ← A·S + b·F, forecast c·S.
+
+    A subclass gives A and b (`_rows`) and c (`_forecast_weights`) as numbers; tensors are touched in kernels.py alone.
+    """
+
+    max_order: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("max_order", self.max_order, 0, MAX_ORDER)
+
+    def init(self) -> PredictorState:
+        """The state before any full step."""
+        return PredictorState()
+
+    def update(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
+        """The state after a full step with `feature`, (B, ...) of any floating dtype, at coordinate `step` (steps).
+
+        A coordinate equal to the last one replaces that anchor. The caller's tensor is neither kept nor changed.
+        Raises StateError if shape, dtype or device differ from the recorded ones.
+        """
+        step = _coordinate(step)
+        _check_feature(state, feature)
+        if state.updates and step == state.step:
+            rows = _replacement_rows(state.gains)
+        else:
+            state = self._prepare(state, feature, step)
+            rows = self._rows(state, step)
+            state = replace(state, step=step, updates=state.updates + 1, gains=tuple(row[-1] for row in rows))
+        return replace(state, buffers=kernels.transform(rows, (*state.buffers, feature)))
+
+    def predict(self, state: PredictorState, step: float) -> Tensor:
+        """The feature forecast for coordinate `step`, a fresh tensor of the recorded shape, dtype and device.
+
+        Raises StateError before the first update.
+        """
+        if not state.updates:
+            raise StateError("nothing to forecast from: predict needs a state with at least one update")
+        return kernels.combine(self._forecast_weights(state, _coordinate(step) - state.step), state.buffers)
+
+    def _prepare(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
+        """The state with its weights (not its buffers) made ready for an update at `step`."""
+        del feature, step
+        return state
+
+    @abstractmethod
+    def _rows(self, state: PredictorState, step: float) -> list[Row]:
+        """(A | b) of the update at `step`."""
+
+    @abstractmethod
+    def _forecast_weights(self, state: PredictorState, distance: float) -> list[Weight]:
+        """c of a forecast `distance` steps after the last full step."""
+
+
+def derivative_rows(known: int, max_order: int, length: float, width: int) -> list[list[float]]:
+    """Rows of the finite-difference derivatives d^0, d^1, … (TaylorSeer, Eqs. 4–7).
+
+    d^0 = F and d^i = (d^{i−1} − d'^{i−1}) / length, as far as the previous full step knew that order: its `known`
+    derivatives d'^0 … are the first buffers. `width` counts the buffers and the feature.
+    """
+    rows = [[0.0] * width]
+    rows[0][-1] = 1.0
+    for order in range(1, min(known, max_order) + 1):
+        row = rows[-1].copy()
+        row[order - 1] -= 1.0
+        rows.append([weight / length for weight in row])
+    return rows
+
+
+def taylor_weight(distance: float, order: int) -> float:
+    """k^i / i!"""
+    return distance**order / math.factorial(order)
+
+
+def _replacement_rows(gains: Sequence[Weight]) -> list[Row]:
+    """S + b·(F − S₀): by linearity, the state as if the last full step had recorded F instead of S₀."""
+    width = len(gains) + 1
+    rows: list[Row] = []
+    for index, gain in enumerate(gains):
+        row: list[Weight] = [0.0] * width
+        row[index] = 1.0
+        row[0] = row[0] - gain
+        row[-1] = gain
+        rows.append(row)
+    return rows
+
+
+def _coordinate(step: float) -> float:
+    if isinstance(step, Tensor) or not math.isfinite(step):
+        raise ValueError(f"step must be a finite int or float (a tensor would be read back); got {step!r}")
+    return float(step)
+
+
+def _check_feature(state: PredictorState, feature: Tensor) -> None:
+    if not feature.is_floating_point() or feature.ndim == 0:
+        got = f"{feature.dtype} {tuple(feature.shape)}"
+        raise StateError(f"feature must be a floating-point tensor (B, ...); got {got}")
+    for known in state.buffers[:1]:
+        now = (tuple(feature.shape), feature.dtype, feature.device)
+        before = (tuple(known.shape), known.dtype, known.device)
+        if now != before:
+            raise StateError(f"feature is {now}, but the state was recorded with {before}: start from predictor.init()")

@@ -1,0 +1,49 @@
+"""What a run did, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One sampling run: what was full, what was forecast, what it saved, or why nothing was.
+
+    total_steps: the sampler's steps. full_steps, predicted_steps: their indices, by whether the network ran in them.
+    network_runs, network_runs_saved: calls of the network made and forecast instead (guidance may need two a step).
+    seconds: wall time of the run. cache_bytes: most bytes that the buffers held.
+    betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample}.
+    reason: why nothing was skipped, else "". warnings: what the user should know.
+    settings: the predictor's, the schedule's and the host's own words on the run.
+    """
+
+    total_steps: int = 0
+    full_steps: tuple[int, ...] = ()
+    predicted_steps: tuple[int, ...] = ()
+    network_runs: int = 0
+    network_runs_saved: int = 0
+    seconds: float = 0.0
+    cache_bytes: int = 0
+    betas: tuple[dict[str, Any], ...] = ()
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def flops_speedup(self) -> float:
+        """Network runs of the unaccelerated run over those made. What lies outside the network is not counted."""
+        return (self.network_runs + self.network_runs_saved) / max(1, self.network_runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "flops_speedup": round(self.flops_speedup, 3)}
+
+    def summary(self) -> str:
+        """One line for a log."""
+        line = (
+            f"{len(self.full_steps)} full and {len(self.predicted_steps)} predicted of {self.total_steps} steps, "
+            f"{self.network_runs} network runs, {self.network_runs_saved} saved ({self.flops_speedup:.2f}x fewer), "
+            f"{self.seconds:.2f} s, cache {self.cache_bytes / 2**20:.1f} MB"
+        )
+        return f"{line}; nothing skipped: {self.reason}" if self.reason else line

@@ -1,0 +1,179 @@
+"""One sampling run: which step it is, what may be forecast, what was done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import kernels
+from .cache import FeatureCache
+from .predictor import AbstractPredictor
+from .report import RunReport
+from .schedule import Schedule
+
+
+class ForecastSession:
+    """The state of one run. Make one for each run, and `close` it (or drop it) afterwards.
+
+    A host calls `begin_step` before each evaluation of the model and then, for the streams and sites of a network
+    call, either `can_forecast` and `forecast`, or the network and, if `wants_features`, `record`. It says which it did
+    with `count_run`.
+
+    Coordinates are steps, integers or fractions (samplers that evaluate the model between two steps). The schedule
+    goes by the whole step below. Within one step, a stream's features are recorded at the first coordinate only:
+    two anchors a fraction of a step apart would make a derivative of little but noise. The same coordinate once more
+    replaces the anchor.
+
+    A stream that first appears in mid-run (a prompt with a start time) gets a warm-up of its own. A coordinate that
+    goes back by a step or more starts all streams afresh.
+    """
+
+    def __init__(self, schedule: Schedule, predictor: AbstractPredictor, total_steps: int):
+        self.schedule = schedule
+        self.predictor = predictor
+        self.total_steps = total_steps
+        self.cache = FeatureCache(predictor)
+        full = set(schedule.full_steps(total_steps))
+        self._last_predicted = max((step for step in range(total_steps) if step not in full), default=-1)
+        self._step = 0.0
+        self._first_step: dict[Hashable, int] = {}
+        self._anchor: dict[Hashable, float] = {}
+        self._seen: set[int] = set()
+        self._ran: set[int] = set()
+        self._runs = 0
+        self._saved = 0
+        self._peak_bytes = 0
+        self._nonfinite: dict[torch.device, Tensor] = {}
+        self._betas: list[tuple[float, Hashable, Tensor]] = []
+        self._warnings: dict[str, None] = {}  # ordered, each once
+
+    def begin_step(self, step: float) -> None:
+        """The model is about to be evaluated at coordinate `step`."""
+        if math.floor(step) < math.floor(self._step):
+            self.cache.clear()
+            self._first_step.clear()
+            self._anchor.clear()
+        self._step = float(step)
+        self._seen.add(self.index)
+
+    @property
+    def step(self) -> float:
+        return self._step
+
+    @property
+    def index(self) -> int:
+        """The whole step that the schedule goes by."""
+        return math.floor(self._step)
+
+    def can_forecast(self, stream: Hashable, sites: Iterable[Hashable]) -> bool:
+        """Whether this step is to be predicted and every site of the stream has been recorded."""
+        if self.schedule.is_full(self.index, self.total_steps):
+            return False
+        if self._age(stream) < self.schedule.warmup_steps:
+            return False
+        return all((stream, site) in self.cache for site in sites)
+
+    def wants_features(self, stream: Hashable) -> bool:
+        """Whether a full step's features of the stream are worth recording: some later step may be forecast from them.
+
+        Also notes the stream, whose warm-up counts from its first full step.
+        """
+        self._first_step.setdefault(stream, self.index)
+        if self.index >= self._last_predicted or self._age(stream) < self.schedule.first_recorded_step:
+            return False
+        anchor = self._anchor.get(stream, self._step)
+        return anchor == self._step or math.floor(anchor) != self.index
+
+    def forecast(self, stream: Hashable, site: Hashable) -> Tensor:
+        """The feature (B, ...) forecast for the present step, a fresh tensor."""
+        return self.cache.forecast(stream, site, self._step)
+
+    def record(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> None:
+        """Takes the features, (B, ...) by site, of a full step. They are copied, and may be the host's own.
+
+        Features that the session does not want are left alone.
+        """
+        if not self.wants_features(stream):
+            return
+        self._anchor[stream] = self._step
+        betas = [self._record_site(stream, site, feature) for site, feature in features.items()]
+        adapted = [beta for beta in betas if beta is not None]
+        if adapted:
+            self._betas.append((self._step, stream, torch.stack(adapted).mean(0)))
+        self._peak_bytes = max(self._peak_bytes, self.cache.nbytes)
+
+    def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor | None:
+        state = self.cache.record(stream, site, feature, self._step)
+        flag = kernels.is_nonfinite(feature)
+        known = self._nonfinite.get(feature.device)
+        self._nonfinite[feature.device] = flag if known is None else known | flag
+        return state.beta if isinstance(state.beta, Tensor) else None
+
+    def _age(self, stream: Hashable) -> int:
+        return self.index - self._first_step.get(stream, self.index)
+
+    def count_run(self, saved: bool) -> None:
+        """A call of the network was forecast instead (`saved`), or made."""
+        if saved:
+            self._saved += 1
+        else:
+            self._runs += 1
+            self._ran.add(self.index)
+
+    def warn(self, message: str) -> None:
+        """Keeps a warning for the report, once."""
+        self._warnings[message] = None
+
+    def close(self) -> None:
+        """Frees every buffer."""
+        self.cache.clear()
+
+    def report(self, seconds: float, reason: str = "", settings: Mapping[str, Any] | None = None) -> RunReport:
+        """What the run did. The only place where values are read back from the device. Call it before `close`.
+
+        reason: why the host skipped nothing, where it knows better than the session.
+        """
+        if any(bool(flag) for flag in self._nonfinite.values()):
+            self.warn("the network gave NaN or infinity in a full step; forecasts made from it are not to be trusted")
+        full = tuple(sorted(self._ran))
+        predicted = tuple(sorted(self._seen - self._ran))
+        return RunReport(
+            total_steps=self.total_steps,
+            full_steps=full,
+            predicted_steps=predicted,
+            network_runs=self._runs,
+            network_runs_saved=self._saved,
+            seconds=seconds,
+            cache_bytes=self._peak_bytes,
+            betas=self._read_betas(),
+            reason=reason or ("" if self._saved else self._why_nothing_was_saved()),
+            warnings=tuple(self._warnings),
+            settings={
+                "predictor": type(self.predictor).__name__, **asdict(self.predictor), **asdict(self.schedule),
+                **(settings or {}),
+            },
+        )
+
+    def _read_betas(self) -> tuple[dict[str, Any], ...]:
+        numbers: dict[Hashable, int] = {}
+        return tuple(
+            {"step": step, "stream": numbers.setdefault(stream, len(numbers)), "beta": [float(b) for b in beta.cpu()]}
+            for step, stream, beta in self._betas
+        )
+
+    def _why_nothing_was_saved(self) -> str:
+        if self.schedule.interval == 1:
+            return "interval is 1"
+        if len(self.schedule.full_steps(self.total_steps)) == self.total_steps:
+            return (
+                f"all {self.total_steps} steps fall into the warm-up ({self.schedule.warmup_steps}), the interval "
+                f"({self.schedule.interval}) or the cool-down ({self.schedule.cooldown_steps})"
+            )
+        if not any(True for _ in self.cache):
+            return "no feature could be recorded"
+        return "no stream of features lasted from one full step to the next"

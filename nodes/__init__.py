@@ -1,0 +1,13 @@
+"""The ComfyUI side: nodes, and what patches a model. Imported by ComfyUI only."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .femo import FeMoCache
+from .taylorseer import TaylorSeerCache
+
+
+class FemoExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [FeMoCache, TaylorSeerCache]

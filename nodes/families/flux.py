@@ -1,0 +1,42 @@
+"""FLUX.1: dev, schnell, Kontext and Fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from . import BlockList, Branch, Family
+
+
+def _is_flux(diffusion_model: nn.Module) -> bool:
+    from comfy.ldm.flux.model import Flux
+
+    # FLUX.2 is the same class with its modulations outside the blocks: another family.
+    return type(diffusion_model) is Flux and not getattr(diffusion_model.params, "global_modulation", False)
+
+
+def _module_unfit(conditioning: Mapping[str, Any]) -> str:
+    if conditioning.get("ref_latents_method") == "index_timestep_zero":
+        return "reference latents at timestep zero have gates of their own"
+    return ""
+
+
+FAMILY = Family(
+    name="Flux",
+    matches=_is_flux,
+    head="final_layer",
+    block_lists=(
+        BlockList("double_blocks", "double_block", ("img", "txt"), (
+            Branch("img_attn.proj", "img", "img_mod", 0),
+            Branch("img_mlp", "img", "img_mod", 1),
+            Branch("txt_attn.proj", "txt", "txt_mod", 0),
+            Branch("txt_mlp", "txt", "txt_mod", 1),
+        )),
+        BlockList("single_blocks", "single_block", ("img",), (
+            Branch("linear2", "img", "modulation", 0),
+        )),
+    ),
+    module_unfit=_module_unfit,
+)

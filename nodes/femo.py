@@ -1,0 +1,58 @@
+"""FeMo Cache: the node."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..femo_core import FeMo, Schedule
+from . import inputs
+from .attach import CacheConfig, attach
+
+
+class FeMoCache(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FeMoCache",
+            display_name="FeMo Cache",
+            category=inputs.CATEGORY,
+            description="Runs the network on every N-th step and forecasts its features between by momentum (FeMo), "
+                        "with gamma above 0 adapted to each image (Adapted-FeMo).",
+            inputs=[
+                inputs.model(),
+                inputs.enabled(),
+                inputs.interval(),
+                inputs.max_order(),
+                io.Float.Input(
+                    "beta", default=0.325, min=-0.95, max=0.95, step=0.005, round=False,
+                    tooltip="β: the weight of history in the momentum. 0 is TaylorSeer; above 0 smooths (noisy "
+                            "samplers), below 0 leans ahead (smooth ones). The papers use 0.325 for FLUX, −0.2 for "
+                            "DiT. Sensible: −0.3 … 0.45."),
+                io.Float.Input(
+                    "gamma", default=0.0, min=0.0, max=0.5, step=0.001, round=False,
+                    tooltip="γ: how far β moves at each full step, up or down, for each image by itself "
+                            "(Adapted-FeMo). 0 keeps β fixed. The papers use 0.01–0.015 for FLUX, 0.001–0.01 for DiT."),
+                io.Float.Input(
+                    "beta_min", default=0.2, min=-0.95, max=0.95, step=0.005, round=False,
+                    tooltip="Lower bound of β while it adapts; unused at gamma 0. The papers use 0.2 for FLUX, −0.04 "
+                            "for DiT."),
+                io.Float.Input(
+                    "beta_max", default=0.45, min=-0.95, max=0.95, step=0.005, round=False,
+                    tooltip="Upper bound of β while it adapts; unused at gamma 0. The papers use 0.45 for FLUX, 0 for "
+                            "DiT."),
+                inputs.warmup_steps(),
+                inputs.cooldown_steps(),
+                inputs.site(),
+            ],
+            outputs=[inputs.accelerated_model()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
+                cooldown_steps, site) -> io.NodeOutput:
+        return io.NodeOutput(attach(model, CacheConfig(
+            predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max),
+            schedule=Schedule(interval, warmup_steps, cooldown_steps),
+            site=site, enabled=enabled, node="FeMo Cache", node_id=cls.hidden.unique_id,
+        )))

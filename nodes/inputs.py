@@ -1,0 +1,59 @@
+"""The inputs that the cache nodes share. Ids, ranges and order are saved in workflows: they may widen, never narrow."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..femo_core.predictor import MAX_ORDER
+from .sites import SITES
+
+CATEGORY = "model_patches/femo"
+MOST_STEPS = 1000  # as many as KSampler offers are wanted nowhere: a bound for the widgets only
+
+
+def model() -> io.Input:
+    return io.Model.Input("model", tooltip="The diffusion model to accelerate. It is cloned, not changed.")
+
+
+def enabled() -> io.Input:
+    return io.Boolean.Input(
+        "enabled", default=True, tooltip="Off: the model passes through untouched, bit for bit.")
+
+
+def interval() -> io.Input:
+    return io.Int.Input(
+        "interval", default=6, min=1, max=20,
+        tooltip="N in the papers: after the warm-up the network runs on every N-th step, the others are forecast. "
+                "1 turns forecasting off. Sensible: 2–4 at 20–28 steps, 4–8 at 50 steps.")
+
+
+def max_order() -> io.Input:
+    return io.Int.Input(
+        "max_order", default=1, min=0, max=MAX_ORDER,
+        tooltip="O (or m) in the papers: the highest derivative used. 0 reuses the last feature, 1 follows a line, "
+                "2 a curve. Higher needs more memory and smoother features. Sensible: 1 or 2.")
+
+
+def warmup_steps() -> io.Input:
+    return io.Int.Input(
+        "warmup_steps", default=3, min=1, max=MOST_STEPS,
+        tooltip="Leading steps on which the network always runs. The papers use 3 for FLUX and 2 for DiT.")
+
+
+def cooldown_steps() -> io.Input:
+    return io.Int.Input(
+        "cooldown_steps", default=1, min=0, max=MOST_STEPS,
+        tooltip="Trailing steps on which the network always runs. The papers use 0; with a shifted schedule the last "
+                "steps are long and one of them is worth having. Sensible: 0–2.")
+
+
+def site() -> io.Input:
+    return io.Combo.Input(
+        "site", options=list(SITES), default="hidden",
+        tooltip="Where features are forecast. hidden: before the final layer, cheap (25 MB a tensor for FLUX at "
+                "1024²). module: attention and MLP of every block, as in the papers (2 GB a tensor). output: what the "
+                "network returns, the cheapest.")
+
+
+def accelerated_model() -> io.Output:
+    return io.Model.Output(tooltip="The model, accelerated. Everything before and after this node works as it did.")

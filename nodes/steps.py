@@ -1,0 +1,43 @@
+"""Where in a run a noise level stands."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+
+SNAP = 0.01  # of a step: samplers start at 0.99997 instead of 1, and round
+
+
+class StepClock:
+    """Noise level -> step coordinate, by linear interpolation between the levels of this run.
+
+    sigmas: the run's levels, one more than steps. Samplers that evaluate the model between two steps get fractions,
+    those that evaluate a level twice get the same coordinate twice. Levels given by hand that do not fall steadily
+    (repeated, rising) have no inverse: then evaluations are counted, one a step.
+    """
+
+    def __init__(self, sigmas: Sequence[float]):
+        self.total_steps = max(0, len(sigmas) - 1)
+        falling = all(a > b for a, b in pairwise(sigmas)) and all(map(math.isfinite, sigmas))
+        self._ascending = [-sigma for sigma in sigmas] if falling else None
+        self._evaluations = 0
+
+    @property
+    def needs_sigma(self) -> bool:
+        return self._ascending is not None
+
+    def step(self, sigma: float) -> float:
+        """The coordinate, 0 … total_steps, of an evaluation at noise level `sigma`."""
+        if self._ascending is None:
+            self._evaluations += 1
+            return float(min(self._evaluations, max(1, self.total_steps)) - 1)
+        after = bisect_right(self._ascending, -sigma)
+        if after == 0:
+            return 0.0
+        if after == len(self._ascending):
+            return float(self.total_steps)
+        below, above = self._ascending[after - 1], self._ascending[after]
+        step = after - 1 + (-sigma - below) / (above - below)
+        return float(round(step)) if abs(step - round(step)) < SNAP else step

@@ -1,0 +1,40 @@
+"""TaylorSeer Cache: the node."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..femo_core import Schedule, TaylorSeer
+from . import inputs
+from .attach import CacheConfig, attach
+
+
+class TaylorSeerCache(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TaylorSeerCache",
+            display_name="TaylorSeer Cache",
+            category=inputs.CATEGORY,
+            description="Runs the network on every N-th step and forecasts its features between by a Taylor series of "
+                        "finite differences (TaylorSeer).",
+            inputs=[
+                inputs.model(),
+                inputs.enabled(),
+                inputs.interval(),
+                inputs.max_order(),
+                inputs.warmup_steps(),
+                inputs.cooldown_steps(),
+                inputs.site(),
+            ],
+            outputs=[inputs.accelerated_model()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, enabled, interval, max_order, warmup_steps, cooldown_steps, site) -> io.NodeOutput:
+        return io.NodeOutput(attach(model, CacheConfig(
+            predictor=TaylorSeer(max_order),
+            schedule=Schedule(interval, warmup_steps, cooldown_steps),
+            site=site, enabled=enabled, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
+        )))

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reference import Reference
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from femo_core import FeMo, StateError, TaylorSeer
+
+SHAPE = (3, 5, 7)
+EVEN = (1, 2, 8, 14, 20, 26)
+UNEVEN = (0, 1, 2.5, 7, 8, 15.25, 17)
+
+PREDICTORS = {
+    "taylor": lambda order: (TaylorSeer(order), Reference(order)),
+    "femo": lambda order: (FeMo(order, beta=0.325), Reference(order, 0.325)),
+    "femo negative": lambda order: (FeMo(order, beta=-0.4), Reference(order, -0.4)),
+    "femo from feature": lambda order: (
+        FeMo(order, beta=0.325, momentum_start="feature"), Reference(order, 0.325, start="feature")),
+    "adapted": lambda order: (
+        FeMo(order, beta=0.3, gamma=0.05, beta_min=0.2, beta_max=0.4), Reference(order, 0.3, 0.05, (0.2, 0.4))),
+    "adapted from feature": lambda order: (
+        FeMo(order, beta=-0.02, gamma=0.01, beta_min=-0.04, beta_max=0.0, momentum_start="feature"),
+        Reference(order, -0.02, 0.01, (-0.04, 0.0), "feature")),
+}
+
+
+def random_features(steps, seed=0, shape=SHAPE):
+    rng = np.random.default_rng(seed)
+    return {step: rng.standard_normal(shape) for step in steps}
+
+
+def run(predictor, features, device="cpu", dtype=torch.float32):
+    state = predictor.init()
+    for step, feature in features.items():
+        state = predictor.update(state, torch.tensor(feature, dtype=dtype, device=device), step)
+    return state
+
+
+def relative(a: torch.Tensor, b: np.ndarray) -> float:
+    return float(np.abs(a.double().cpu().numpy() - b).max() / np.abs(b).max())
+
+
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("steps", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("kind", PREDICTORS)
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_the_float64_reference(kind, steps, order, seed, device):
+    predictor, reference = PREDICTORS[kind](order)
+    state = predictor.init()
+    for step, feature in random_features(steps, seed).items():
+        rounded = torch.tensor(feature, dtype=torch.float32, device=device)
+        state = predictor.update(state, rounded, step)
+        reference.update(rounded.double().cpu().numpy(), step)
+        for ahead in (0, 0.5, 1, 5):
+            assert relative(predictor.predict(state, step + ahead), reference.predict(step + ahead)) < 1e-6
+
+
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("start", ["zero", "feature"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_beta_zero_is_taylorseer_bit_for_bit(order, start, dtype, device):
+    features = random_features(UNEVEN)
+    taylor, femo = TaylorSeer(order), FeMo(order, beta=0.0, momentum_start=start)
+    one, other = run(taylor, features, device, dtype), run(femo, features, device, dtype)
+    for ahead in (0, 1, 2.5, 7):
+        assert torch.equal(taylor.predict(one, 17 + ahead), femo.predict(other, 17 + ahead))
+
+
+@pytest.mark.parametrize("predictor", [TaylorSeer(0), FeMo(0, beta=0.5)])
+def test_order_zero_is_reuse(predictor, device):
+    features = random_features(EVEN)
+    state = run(predictor, features, device)
+    assert torch.equal(predictor.predict(state, 31), torch.tensor(features[26], dtype=torch.float32, device=device))
+
+
+@pytest.mark.parametrize("predictor", [
+    TaylorSeer(1), FeMo(1, beta=0.6), FeMo(1, beta=-0.6), FeMo(1, beta=0.3, gamma=0.1)])
+def test_order_one_is_exact_on_straight_lines(predictor, device):
+    rng = np.random.default_rng(1)
+    offset, slope = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
+    state = run(predictor, {step: offset + slope * step for step in UNEVEN}, device, torch.float64)
+    assert relative(predictor.predict(state, 23.5), offset + slope * 23.5) < 1e-12
+
+
+def test_order_two_is_exact_on_an_even_grid_up_to_its_own_finite_difference():
+    # f(k) = k² on 0, 2, 4: d1 = (16 − 4) / 2 = 6, d2 = (6 − 2) / 2 = 2; f̂(5) = 16 + 6 + 1 = 23.
+    predictor = TaylorSeer(2)
+    state = run(predictor, {k: np.full((1, 1), float(k * k)) for k in (0, 2, 4)})
+    assert predictor.predict(state, 5).item() == 23.0
+
+
+def test_momentum_by_hand():
+    # f = 0, 1, 4 at 0, 1, 2, β = ½: M = ½·1 = ½, then ½·½ + ½·3 = 1.75; M̂ = 1.75 / (1 − ¼) = 7/3; f̂(3) = 4 + 7/3.
+    predictor = FeMo(1, beta=0.5)
+    state = run(predictor, {k: np.full((1, 1), float(k * k)) for k in (0, 1, 2)})
+    assert predictor.predict(state, 3).item() == pytest.approx(4 + 7 / 3)
+    # From the feature: M = f(0) = 0, then ½·0 + ½·1, then as above, uncorrected: f̂(3) = 4 + 1.75.
+    predictor = FeMo(1, beta=0.5, momentum_start="feature")
+    state = run(predictor, {k: np.full((1, 1), float(k * k)) for k in (0, 1, 2)})
+    assert predictor.predict(state, 3).item() == pytest.approx(5.75)
+
+
+@pytest.mark.parametrize("start", ["zero", "feature"])
+def test_a_forecast_before_the_first_derivative_is_the_feature_alone(start):
+    predictor, feature = FeMo(2, momentum_start=start), torch.randn(SHAPE)
+    assert torch.equal(predictor.predict(predictor.update(predictor.init(), feature, 4), 9), feature)
+
+
+@pytest.mark.parametrize(("predictor", "buffers"), [
+    (TaylorSeer(0), 1), (TaylorSeer(1), 2), (TaylorSeer(4), 5), (FeMo(0), 1), (FeMo(1), 2), (FeMo(2), 4)])
+def test_memory_is_what_the_order_promises(predictor, buffers):
+    state = run(predictor, random_features(range(8)))
+    assert len(state.buffers) == buffers
+    assert state.nbytes == buffers * 4 * int(np.prod(SHAPE))
+
+
+def test_samples_of_one_batch_adapt_their_beta_independently(device):
+    predictor = FeMo(1, beta=0.3, gamma=0.01)
+    # Sample 0 grows faster than its forecast, sample 1 slower, sample 2 goes exactly as forecast.
+    state = predictor.init()
+    for step, values in enumerate([(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (4.0, 2.5, 3.0)]):
+        state = predictor.update(state, torch.tensor(values, device=device)[:, None].expand(3, 4), step)
+    assert state.beta.tolist() == pytest.approx([0.31, 0.29, 0.3])
+    alone = predictor.init()
+    for step, value in enumerate([1.0, 2.0, 4.0]):
+        alone = predictor.update(alone, torch.full((1, 4), value, device=device), step)
+    assert torch.equal(predictor.predict(alone, 5)[0], predictor.predict(state, 5)[0])
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.2, 5.0])
+def test_beta_never_leaves_its_bounds(gamma, device):
+    predictor = FeMo(1, beta=0.3, gamma=gamma, beta_min=0.25, beta_max=0.32)
+    state, moved = predictor.init(), set()
+    for step in range(40):  # twenty steps of growth beyond the forecast, then twenty below it
+        feature = torch.full((2, 3), float(step**2 if step < 20 else 800 - (40 - step) ** 2), device=device)
+        state = predictor.update(state, feature, step)
+        if isinstance(state.beta, torch.Tensor):
+            low, high = torch.tensor([0.25, 0.32])  # in float32, as beta is
+            assert ((state.beta.cpu() >= low) & (state.beta.cpu() <= high)).all()
+            moved |= set(state.beta.tolist())
+    assert {round(beta, 4) for beta in moved} >= {0.25, 0.32}
+
+
+def test_a_nan_does_not_stick_to_beta(device):
+    predictor = FeMo(1, beta=0.3, gamma=0.01)
+    state = run(predictor, {0: np.ones((1, 2)), 1: np.ones((1, 2)), 2: np.full((1, 2), np.nan)}, device)
+    assert state.beta.tolist() == pytest.approx([0.3])
+
+
+# An adapted beta stays as the first evaluation of a step decided it, so only its first two updates compare.
+REPEATS = [(kind, n) for kind in PREDICTORS for n in range(1, 6) if "adapted" not in kind or n < 3]
+
+
+@pytest.mark.parametrize(("kind", "repeat"), REPEATS)
+def test_a_repeated_coordinate_replaces_the_last_anchor(kind, repeat, device):
+    predictor, _ = PREDICTORS[kind](2)
+    features = list(random_features(EVEN).items())[:repeat]
+    first = torch.tensor(np.full(SHAPE, 3.0), dtype=torch.float64, device=device)
+    state = run(predictor, dict(features[:-1]), device, torch.float64)
+    twice = predictor.update(state, first, features[-1][0])
+    twice = predictor.update(twice, torch.tensor(features[-1][1], device=device), features[-1][0])
+    once = run(predictor, dict(features), device, torch.float64)
+    assert twice.updates == once.updates
+    torch.testing.assert_close(predictor.predict(twice, 30), predictor.predict(once, 30), rtol=1e-12, atol=1e-12)
+
+
+# How far a forecast in half precision is from the float64 one, over the largest value: features bf16/fp16 in and out,
+# N = 8, a smooth curve. Arithmetic is float32; the buffers are rounded to the feature's dtype, and so is the result.
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 1.25 * 2**-8), (torch.float16, 1.25 * 2**-11)])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("kind", ["taylor", "femo", "adapted"])
+def test_half_precision_is_one_rounding_from_float64(kind, order, dtype, bound, device):
+    predictor, reference = PREDICTORS[kind](order)
+    rng = np.random.default_rng(2)
+    phase, frequency = rng.uniform(0, 6, SHAPE), rng.uniform(0.5, 2.0, SHAPE)
+    state, worst = predictor.init(), 0.0
+    for step in (1, 2, 10, 18, 26, 34):
+        feature = torch.tensor(np.sin(phase + frequency * step / 50), device=device).to(dtype)
+        state = predictor.update(state, feature, step)
+        reference.update(feature.double().cpu().numpy(), step)
+        for ahead in range(1, 8):
+            forecast = predictor.predict(state, step + ahead)
+            assert forecast.dtype == dtype
+            worst = max(worst, relative(forecast, reference.predict(step + ahead)))
+    print(f"{kind} O={order} {dtype}: {worst:.2e} of the largest value")
+    assert worst < bound
+
+
+def test_half_precision_accumulates_in_float32(device):
+    # 256 + 1 is not a bfloat16; 256 + 1 − 256 must be 1 all the same.
+    from femo_core.kernels import combine
+    terms = [torch.tensor([[v]], dtype=torch.bfloat16, device=device) for v in (256.0, 1.0, -256.0)]
+    assert combine([1.0, 1.0, 1.0], terms).item() == 1.0
+
+
+class NoReadBack(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(func), "a value was read back from the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+@pytest.mark.parametrize("order", range(5))
+def test_nothing_is_read_back_from_the_device(kind, order, device):
+    predictor, _ = PREDICTORS[kind](order)
+    features = {s: torch.tensor(f, device=device) for s, f in random_features(UNEVEN).items()}
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with NoReadBack():
+            state = predictor.init()
+            for step, feature in features.items():
+                state = predictor.update(state, feature, step)
+                state = predictor.update(state, feature, step)
+                predictor.predict(state, step + 3)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_read_back_check_can_fail():
+    with pytest.raises(AssertionError, match="read back"), NoReadBack():
+        torch.ones(1).item()
+
+
+def storages(*tensors):
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+@pytest.mark.parametrize("order", range(3))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_callers_tensor_is_neither_kept_nor_changed(kind, order, dtype, device):
+    predictor, _ = PREDICTORS[kind](order)
+    state = predictor.init()
+    for step in (0, 1, 2, 2, 5):
+        feature = torch.randn(SHAPE, device=device, dtype=dtype)
+        before = feature.clone()
+        old, state = state, predictor.update(state, feature, step)
+        forecast = predictor.predict(state, step)
+        again = predictor.predict(state, step)
+        assert torch.equal(feature, before)
+        assert not storages(feature) & storages(*state.buffers)
+        assert not storages(*old.buffers) & storages(*state.buffers)
+        assert not storages(forecast) & storages(again, feature, *state.buffers)
+
+
+def test_a_strided_or_differentiable_feature_is_copied_plainly(device):
+    feature = torch.randn(4, 6, device=device, requires_grad=True).t()
+    predictor = FeMo(1, gamma=0.01)
+    state = predictor.update(predictor.init(), feature, 0)
+    state = predictor.update(state, feature, 1)
+    state = predictor.update(state, feature, 2)
+    assert not any(buffer.requires_grad for buffer in state.buffers)
+    assert all(buffer.is_contiguous() for buffer in state.buffers)
+
+
+def test_states_are_values(device):
+    predictor = TaylorSeer(1)
+    early = run(predictor, {0: np.zeros((1, 1)), 1: np.ones((1, 1))}, device)
+    predictor.update(early, torch.full((1, 1), 9.0, device=device), 2)
+    assert predictor.predict(early, 3).item() == 3.0
+
+
+@pytest.mark.parametrize("other", [
+    torch.zeros(2, 5, 7), torch.zeros(3, 5, 7, dtype=torch.bfloat16), torch.zeros(3, 35)])
+def test_a_state_of_another_shape_or_dtype_is_refused(other):
+    predictor = TaylorSeer(1)
+    state = run(predictor, random_features((0,)))
+    with pytest.raises(StateError, match=r"predictor\.init\(\)"):
+        predictor.update(state, other, 1)
+
+
+def test_forecasting_from_nothing_is_refused():
+    with pytest.raises(StateError, match="at least one update"):
+        TaylorSeer().predict(TaylorSeer().init(), 1)
+
+
+@pytest.mark.parametrize("step", [float("nan"), float("inf"), torch.tensor(1.0)])
+def test_a_coordinate_must_be_a_finite_number(step):
+    with pytest.raises(ValueError, match="step must be a finite int or float"):
+        TaylorSeer().update(TaylorSeer().init(), torch.zeros(1, 1), step)
+
+
+@pytest.mark.parametrize("feature", [torch.zeros(2, 2, dtype=torch.int64), torch.tensor(1.0)])
+def test_a_feature_must_be_a_floating_batch(feature):
+    with pytest.raises(StateError, match="floating-point"):
+        TaylorSeer().update(TaylorSeer().init(), feature, 0)
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: TaylorSeer(9), "max_order must be 0 … 4; got 9"),
+    (lambda: TaylorSeer(-1), "max_order must be 0 … 4; got -1"),
+    (lambda: FeMo(9), "max_order"),
+    (lambda: FeMo(beta=1.0), "beta must be between −1 and 1, both excluded; got 1.0"),
+    (lambda: FeMo(beta=-1.5), "beta must be"),
+    (lambda: FeMo(beta=float("nan")), "beta must be"),
+    (lambda: FeMo(gamma=-0.1), "gamma must be 0 or more"),
+    (lambda: FeMo(beta_min=0.5, beta_max=0.4), "beta_min must not exceed beta_max; got 0.5 > 0.4"),
+    (lambda: FeMo(beta=0.9, gamma=0.01), "got 0.9 outside 0.2 … 0.45: widen the bounds or set gamma to 0"),
+    (lambda: FeMo(momentum_start="nowhere"), "momentum_start must be"),
+])
+def test_bad_input_names_parameter_value_and_remedy(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_bounds_do_not_bind_a_fixed_beta():
+    assert FeMo(beta=-0.9, gamma=0.0).beta == -0.9

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from femo_core import FeatureCache, FeMo, ForecastSession, Schedule, StateError, TaylorSeer
+
+ROOT = Path(__file__).parents[2]
+
+
+def drive(session, steps, streams=("a",), feature=lambda step: torch.full((2, 3), float(step))):
+    """A host in small: one site, the network gives `feature(step)`. Returns which steps it ran in, by stream."""
+    ran = {stream: [] for stream in streams}
+    for step in steps:
+        session.begin_step(step)
+        for stream in streams:
+            if session.can_forecast(stream, ["x"]):
+                forecast = session.forecast(stream, "x")
+                torch.testing.assert_close(forecast, feature(step))
+                session.count_run(saved=True)
+            else:
+                if session.wants_features(stream):
+                    session.record(stream, {"x": feature(step)})
+                session.count_run(saved=False)
+                ran[stream].append(step)
+    return ran
+
+
+def test_the_network_runs_on_the_schedules_steps_and_lines_are_forecast_exactly(device):
+    session = ForecastSession(Schedule(6, 3), TaylorSeer(1), 50)
+    ran = drive(session, range(50), feature=lambda step: torch.full((2, 3), float(step), device=device))
+    assert tuple(ran["a"]) == Schedule(6, 3).full_steps(50)
+    report = session.report(seconds=1.5)
+    assert (report.network_runs, report.network_runs_saved) == (10, 40)
+    assert report.full_steps == Schedule(6, 3).full_steps(50)
+    assert report.flops_speedup == 5.0
+    assert report.reason == ""
+    assert report.cache_bytes == 2 * 2 * 3 * 4
+    assert "10 full and 40 predicted of 50 steps" in report.summary()
+
+
+def test_the_report_is_json():
+    session = ForecastSession(Schedule(4, 2), FeMo(1, gamma=0.01), 12)
+    drive(session, range(12), streams=("a", "b"))
+    report = json.loads(json.dumps(session.report(0.0, settings={"site": "hidden"}).to_dict()))
+    expected = {"predictor": "FeMo", "beta": 0.325, "interval": 4, "site": "hidden"}
+    assert expected.items() <= report["settings"].items()
+    assert {entry["stream"] for entry in report["betas"]} == {0, 1}
+    assert all(len(entry["beta"]) == 2 for entry in report["betas"])
+    # Features before step 0 + warm-up 2 − 2 are none; the second full step has a derivative, the third an adapted beta.
+    assert [entry["step"] for entry in report["betas"] if entry["stream"] == 0] == [5.0, 9.0]
+
+
+def test_features_before_the_last_two_warmup_steps_are_not_recorded():
+    session = ForecastSession(Schedule(6, 5), TaylorSeer(1), 30)
+    wanted = []
+    for step in range(6):
+        session.begin_step(step)
+        if session.can_forecast("a", ["x"]):
+            continue
+        if session.wants_features("a"):
+            wanted.append(step)
+            session.record("a", {"x": torch.zeros(1, 1)})
+    assert wanted == [3, 4]
+
+
+def test_nothing_is_recorded_that_no_step_will_use():
+    session = ForecastSession(Schedule(4, 2, 1), TaylorSeer(1), 10)
+    wanted = []
+    for step in range(10):
+        session.begin_step(step)
+        if not session.can_forecast("a", ["x"]) and session.wants_features("a"):
+            wanted.append(step)
+            session.record("a", {"x": torch.zeros(1, 1)})
+    assert wanted == [0, 1, 5]  # 9 is full, but the last
+
+
+@pytest.mark.parametrize(("schedule", "steps", "words"), [
+    (Schedule(1), 10, "interval is 1"),
+    (Schedule(6, 8), 5, "all 5 steps fall into the warm-up"),
+    (Schedule(6, 3, 50), 20, "cool-down"),
+])
+def test_a_run_with_nothing_to_skip_is_full_and_says_why(schedule, steps, words):
+    session = ForecastSession(schedule, TaylorSeer(1), steps)
+    assert drive(session, range(steps))["a"] == list(range(steps))
+    assert words in session.report(0.0).reason
+    assert "nothing skipped" in session.report(0.0).summary()
+    assert session.cache.nbytes == 0
+
+
+def test_a_stream_that_comes_late_gets_a_warmup_of_its_own():
+    session = ForecastSession(Schedule(6, 3), TaylorSeer(1), 30)
+    drive(session, range(10))
+    ran = drive(session, range(10, 20), streams=("a", "late"))
+    assert ran["a"] == [14]
+    assert ran["late"] == [10, 11, 12, 14]
+
+
+def test_streams_do_not_mix():
+    session = ForecastSession(Schedule(3, 2), TaylorSeer(1), 12)
+    for step in range(12):
+        session.begin_step(step)
+        for sign, stream in ((1, "cond"), (-1, "uncond")):
+            truth = torch.full((1, 2), float(sign * step))
+            if session.can_forecast(stream, ["x"]):
+                torch.testing.assert_close(session.forecast(stream, "x"), truth)
+            else:
+                session.record(stream, {"x": truth})
+
+
+def test_a_missing_site_is_a_full_step():
+    session = ForecastSession(Schedule(6, 2), TaylorSeer(1), 20)
+    for step in range(2):
+        session.begin_step(step)
+        session.record("a", {"x": torch.zeros(1, 1)})
+    session.begin_step(2)
+    assert session.can_forecast("a", ["x"])
+    assert not session.can_forecast("a", ["x", "y"])
+    assert not session.can_forecast("b", ["x"])
+
+
+def test_fractional_steps_follow_the_step_below_and_only_its_first_features_are_recorded():
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
+    ran = drive(session, [s + half for s in range(12) for half in (0.0, 0.5)])
+    assert ran["a"] == [0, 0.5, 1, 1.5, 5, 5.5, 9, 9.5]
+
+
+def test_a_coordinate_that_goes_back_starts_afresh():
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
+    drive(session, range(8))
+    session.begin_step(2)
+    assert not session.can_forecast("a", ["x"])
+    assert session.cache.nbytes == 0
+
+
+def test_a_changed_shape_starts_the_site_afresh():
+    cache = FeatureCache(TaylorSeer(1))
+    cache.record("a", "x", torch.zeros(1, 4), 0)
+    cache.record("a", "x", torch.ones(1, 9), 1)
+    assert torch.equal(cache.forecast("a", "x", 5), torch.ones(1, 9))
+
+
+def test_forecasting_an_unknown_stream_is_refused():
+    with pytest.raises(StateError, match="nothing was recorded"):
+        FeatureCache(TaylorSeer(1)).forecast("a", "x", 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_nan_and_infinity_are_noticed_at_the_end(bad, dtype, device):
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
+    for step in (0, 1, 5):
+        session.begin_step(step)
+        feature = torch.ones(2, 5, device=device, dtype=dtype)
+        if step == 1:
+            feature[1, 3] = bad
+        session.record("a", {"x": feature})
+    assert any("NaN or infinity" in warning for warning in session.report(0.0).warnings)
+
+
+def test_large_finite_features_are_no_infinity(device):
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
+    session.begin_step(0)
+    session.record("a", {"x": torch.full((64, 64), 60000.0, device=device, dtype=torch.float16)})
+    assert session.report(0.0).warnings == ()
+
+
+def test_close_frees_the_buffers():
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
+    drive(session, range(6))
+    assert session.cache.nbytes > 0
+    session.close()
+    assert session.cache.nbytes == 0
+
+
+def test_the_core_imports_without_comfyui_and_without_anything_but_torch():
+    code = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"comfy", "comfy_api", "nodes", "server", "safetensors", "diffusers"}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+import femo_core
+print(femo_core.Schedule(6, 3).full_steps(50)[-1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "44"
