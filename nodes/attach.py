@@ -21,7 +21,7 @@ from ..femo_core import ForecastSession, Schedule
 from ..femo_core.predictor import AbstractPredictor
 from .families import Family, find_family
 from .reporting import log, publish
-from .sites import SITES, AbstractSite
+from .sites import SITES
 from .steps import StepClock
 
 KEY = "femo"
@@ -37,6 +37,10 @@ class CacheConfig:
     enabled: bool = True
     node: str = "FeMo Cache"
     node_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise ValueError(f"site must be one of {', '.join(SITES)}; got {self.site!r}")
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -115,7 +119,7 @@ class _Run:
         self.calls = 0
         self.session.begin_step(self.clock.step(float(timestep.max()) if self.clock.needs_sigma else 0.0))
 
-    def apply(self, executor: Any, x: Tensor, options: dict[str, Any], call: Any, conditioning: dict[str, Any]) -> Any:
+    def apply(self, executor: Any, x: Tensor, options: dict[str, Any], call: Any) -> Any:
         """`call(transformer_options)` goes on to the network, with its features forecast or recorded."""
         session, family = self.session, self.family
         streams = _streams(x, options, self.calls)
@@ -123,7 +127,7 @@ class _Run:
             session.count_run(saved=False)
             return call(options)
 
-        model, site = executor.class_obj.diffusion_model, self._site(family, conditioning)
+        model, site = executor.class_obj.diffusion_model, SITES[self.config.site]
         names = site.features(model, family)
         if all(session.can_forecast(stream, names) for stream in streams):
             with site.substituting(model, family, options, lambda name: self._forecast(streams, name)) as substituted:
@@ -141,13 +145,6 @@ class _Run:
             result = call(options)
         session.count_run(saved=False)
         return result
-
-    def _site(self, family: Family, conditioning: dict[str, Any]) -> AbstractSite:
-        unfit = family.module_unfit(conditioning) if self.config.site == "module" else ""
-        if unfit:
-            self.warn(f"site hidden is used instead of module: {unfit}")
-            return SITES["hidden"]
-        return SITES[self.config.site]
 
     def _forecast(self, streams: list[Hashable], name: str) -> Tensor:
         parts = [self.session.forecast(stream, name) for stream in streams]
@@ -225,4 +222,4 @@ def _apply_model(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_cr
         return executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
 
     run = _run_of(options)
-    return call(options) if run is None else run.apply(executor, x, options, call, kwargs)
+    return call(options) if run is None else run.apply(executor, x, options, call)

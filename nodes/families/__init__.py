@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from torch import nn
 
@@ -36,7 +35,6 @@ class Family:
     matches: Callable[[nn.Module], bool]  # is this diffusion model one?
     head: str  # the module that takes the hidden state first
     block_lists: tuple[BlockList, ...]
-    module_unfit: Callable[[Mapping[str, Any]], str]  # why, given a call's conditioning, not site "module"; else ""
 
 
 @cache

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 from . import BlockList, Branch, Family
@@ -15,12 +12,6 @@ def _is_flux(diffusion_model: nn.Module) -> bool:
 
     # FLUX.2 is the same class with its modulations outside the blocks: another family.
     return type(diffusion_model) is Flux and not getattr(diffusion_model.params, "global_modulation", False)
-
-
-def _module_unfit(conditioning: Mapping[str, Any]) -> str:
-    if conditioning.get("ref_latents_method") == "index_timestep_zero":
-        return "reference latents at timestep zero have gates of their own"
-    return ""
 
 
 FAMILY = Family(
@@ -38,5 +29,4 @@ FAMILY = Family(
             Branch("linear2", "img", "modulation", 0),
         )),
     ),
-    module_unfit=_module_unfit,
 )

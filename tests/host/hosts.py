@@ -1,0 +1,74 @@
+"""Where the ComfyUIs are that the tests here run against, and how they are run: each in a process of its own.
+
+`python hosts.py test` runs pytest once per ComfyUI found; `python hosts.py requirements` prints what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+STUBS = HERE / "stubs"  # import stand-ins for torchvision and torchaudio, of which not every platform has a CPU build
+MISSING = (
+    "no ComfyUI found, host tests skipped: get one with `pip install comfy-cli && comfy install`, "
+    "or name one in COMFYUI_PATH"
+)
+NOT_NEEDED = {"torch", "torchvision", "torchaudio", "kornia", "spandrel"}  # a constraint, two stubs, two optional ones
+
+
+def find_hosts() -> list[Path]:
+    """COMFYUI_PATH, else the ComfyUI whose custom_nodes holds this pack, else comfy-cli's default folder."""
+    if named := os.environ.get("COMFYUI_PATH"):
+        hosts = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+        if wrong := [str(host) for host in hosts if not is_comfyui(host)]:
+            sys.exit(f"COMFYUI_PATH: no ComfyUI (main.py and comfy/) in {', '.join(wrong)}")
+        return hosts
+    candidates = [ROOT.parents[1]] if ROOT.parent.name == "custom_nodes" else []
+    candidates.append(Path("~/comfy/ComfyUI").expanduser())
+    return [host for host in candidates if is_comfyui(host)][:1]
+
+
+def is_comfyui(folder: Path) -> bool:
+    return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
+
+
+def this_host() -> Path | None:
+    """The one ComfyUI of this process."""
+    if chosen := os.environ.get("FEMO_TEST_HOST"):
+        return Path(chosen)
+    return next(iter(find_hosts()), None)
+
+
+def version(host: Path) -> str:
+    match = re.search(r'__version__ = "(.+?)"', (host / "comfyui_version.py").read_text())
+    return match.group(1) if match else "unknown"
+
+
+def requirements() -> list[str]:
+    """Of the first ComfyUI found: the others run with the same packages."""
+    lines = [line for host in find_hosts()[:1] for line in (host / "requirements.txt").read_text().splitlines()]
+    return [line for line in lines if re.split(r"[^\w-]", line.strip())[0] not in NOT_NEEDED]
+
+
+def run_tests(arguments: list[str]) -> int:
+    hosts = find_hosts()
+    if not hosts:
+        print(MISSING)
+    worst = 0
+    for host in hosts:
+        print(f"== ComfyUI {version(host)} at {host}", flush=True)
+        command = [sys.executable, "-m", "pytest", str(HERE), *arguments]
+        worst = max(worst, subprocess.run(command, env={**os.environ, "FEMO_TEST_HOST": str(host)}).returncode)
+    return worst
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "requirements":
+        print("\n".join(requirements()))
+    else:
+        sys.exit(run_tests(sys.argv[2:]))

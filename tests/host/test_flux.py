@@ -1,0 +1,353 @@
+"""Flux in ComfyUI's own sampling, at every site."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+import torch
+from comfy_host import (
+    VARIANTS,
+    RunCounter,
+    accelerated,
+    attach_module,
+    build_flux,
+    comfy,
+    conditioning,
+    families,
+    femo_core,
+    leftovers,
+    patcher,
+    sample,
+    sites,
+)
+
+SITES = ("hidden", "module", "output")
+PREDICTORS = {
+    "taylorseer": femo_core.TaylorSeer(2),
+    "femo": femo_core.FeMo(1),
+    "adapted": femo_core.FeMo(1, gamma=0.01),
+}
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return build_flux()
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """The RunReport of every run in the test."""
+    seen = []
+    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
+    return seen
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("site", SITES)
+def test_interval_one_and_disabled_are_bit_equal(variant, site):
+    model = build_flux(variant)
+    plain = sample(model, variant=variant, cfg=2.0, steps=6)
+    assert torch.isfinite(plain).all()
+    assert torch.equal(sample(accelerated(model, interval=1, site=site), variant=variant, cfg=2.0, steps=6), plain)
+    assert accelerated(model, enabled=False, site=site) is model
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_the_network_runs_on_the_schedules_steps_only(variant, site, kind, reports):
+    model = build_flux(variant)
+    with RunCounter(model) as runs:
+        result = sample(accelerated(model, PREDICTORS[kind], site=site), variant=variant)
+    expected = femo_core.Schedule(3, 3).full_steps(12)
+    assert runs.count == len(expected)
+    assert reports[0].full_steps == expected
+    assert (reports[0].network_runs, reports[0].network_runs_saved) == (len(expected), 12 - len(expected))
+    assert torch.isfinite(result).all()
+    assert 0 < distance(result, sample(model, variant=variant)) < 0.5  # random weights: a bound on nonsense only
+    assert leftovers(model) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_replaying_recorded_features_is_bit_equal(variant, site, dtype):
+    """With the true features in the forecast's place, a predicted step is the full step."""
+    model = build_flux(variant, dtype).model
+    network, place = model.diffusion_model, sites.SITES[site]
+    family = families.find_family(network)
+    x = torch.randn(2, network.in_channels // 4, 16, 16).to(dtype)
+    inputs = {"context": torch.randn(2, 4, 64).to(dtype), "y": torch.zeros(2, 16, dtype=dtype),
+              "guidance": torch.full((2,), 3.0)}
+    if variant == "kontext":
+        inputs["ref_latents"] = [torch.randn(2, 16, 16, 16).to(dtype)]
+    captured = {}
+    with torch.inference_mode():
+        plain = network(x.clone(), torch.full((2,), 0.5), transformer_options={}, **inputs)
+        with place.recording(network, family, captured):
+            recorded = network(x.clone(), torch.full((2,), 0.5), transformer_options={}, **inputs)
+        assert set(captured) == set(place.features(network, family))
+        with place.substituting(network, family, {}, captured.__getitem__) as options:
+            replayed = network(x.clone(), torch.full((2,), 0.5), transformer_options=options, **inputs)
+    assert torch.equal(recorded, plain)
+    assert torch.equal(replayed, plain)
+
+
+def test_module_features_are_those_of_the_papers():
+    model = build_flux().model.diffusion_model
+    names = sites.SITES["module"].features(model, families.find_family(model))
+    assert names == (
+        *(f"double_blocks.{i}.{m}" for i in range(2) for m in ("img_attn.proj", "img_mlp", "txt_attn.proj", "txt_mlp")),
+        *(f"single_blocks.{i}.linear2" for i in range(3)),
+    )
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_guidance_streams_in_one_call_and_in_two_agree(flux, site, reports, monkeypatch):
+    together = sample(accelerated(flux, PREDICTORS["adapted"], site=site), cfg=3.0)
+    assert (reports[0].network_runs, reports[0].network_runs_saved) == (6, 6)
+    monkeypatch.setattr(type(flux.model), "memory_required", lambda *_args, **_kwargs: 1e18)  # low VRAM: one at a time
+    apart = sample(accelerated(flux, PREDICTORS["adapted"], site=site), cfg=3.0)
+    assert (reports[1].network_runs, reports[1].network_runs_saved) == (12, 12)
+    torch.testing.assert_close(apart, together, rtol=1e-3, atol=1e-3)
+
+
+def test_prompts_of_unequal_length(flux, reports):
+    long = conditioning(2, tokens=9)
+    assert torch.isfinite(sample(accelerated(flux), cfg=3.0, negative=long)).all()
+    assert (reports[0].network_runs, reports[0].network_runs_saved) == (12, 12)
+
+
+def test_samples_of_a_batch_are_as_alone(flux):
+    model = accelerated(flux, PREDICTORS["adapted"])
+    both = sample(model, batch=2)
+    alone = sample(model, batch=1)
+    torch.testing.assert_close(both[:1], alone, rtol=1e-3, atol=1e-3)
+
+
+# Samplers with two evaluations a step: a step's evaluations are full or predicted together.
+@pytest.mark.parametrize(("sampler", "runs", "saved"), [
+    ("euler", 6, 6), ("dpmpp_2m", 6, 6), ("euler_ancestral", 6, 6), ("ddim", 6, 6), ("uni_pc", 6, 6),
+    ("heun", 11, 12), ("dpm_2", 11, 12), ("dpmpp_sde", 11, 12), ("dpmpp_2s_ancestral", 11, 12),
+])
+def test_samplers(flux, sampler, runs, saved, reports):
+    plain = sample(flux, sampler=sampler)
+    result = sample(accelerated(flux), sampler=sampler)
+    assert (reports[0].network_runs, reports[0].network_runs_saved) == (runs, saved)
+    assert reports[0].full_steps == (0, 1, 2, 5, 8, 11)
+    assert distance(result, plain) < 0.6
+    assert torch.equal(sample(accelerated(flux, interval=1), sampler=sampler), plain)
+
+
+@pytest.mark.parametrize("sigmas", [
+    [1.0, 0.8, 0.8, 0.6, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0],
+    [1.0, 0.8, 0.9, 0.7, 0.8, 0.5, 0.3, 0.2, 0.1, 0.0],
+    [1.0, 0.0],
+    [0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1],
+])
+def test_sigmas_given_by_hand(flux, sigmas, reports):
+    levels = torch.tensor(sigmas)
+    result = sample(accelerated(flux), sigmas=levels)
+    assert torch.isfinite(result).all()
+    assert reports[0].full_steps == femo_core.Schedule(3, 3).full_steps(len(sigmas) - 1)
+    assert torch.equal(sample(accelerated(flux, interval=1), sigmas=levels), sample(flux, sigmas=levels))
+
+
+def test_part_of_a_schedule(flux, reports):
+    sample(accelerated(flux), steps=20, denoise=0.5)
+    sample(accelerated(flux), steps=20, start_step=5, last_step=15)
+    assert [report.total_steps for report in reports] == [20, 10]
+    assert reports[1].full_steps == femo_core.Schedule(3, 3).full_steps(10)
+
+
+def test_after_another_resolution_the_next_run_is_as_fresh(flux):
+    model = accelerated(flux, PREDICTORS["adapted"], site="module")
+    first = sample(model)
+    sample(model, size=(24, 16))
+    sample(model, batch=3)
+    assert torch.equal(sample(model), first)
+
+
+class Breaks:
+    """Raises in the middle of the `at`-th run of the network."""
+
+    def __init__(self, model, error, at):
+        self.block, self.error, self.left = model.model.diffusion_model.single_blocks[1].linear1, error, at
+
+    def __enter__(self):
+        self.handle = self.block.register_forward_pre_hook(self.count)
+
+    def count(self, *_):
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("at", [1, 2, 4])
+@pytest.mark.parametrize("error", [comfy.model_management.InterruptProcessingException(), RuntimeError("out of luck")])
+def test_after_an_interrupt_the_next_run_is_as_fresh(site, at, error):
+    flux = build_flux()
+    model = accelerated(flux, PREDICTORS["adapted"], site=site)
+    fresh = sample(accelerated(build_flux(), PREDICTORS["adapted"], site=site))
+    options = repr(model.model_options)
+    with Breaks(flux, error, at), pytest.raises(type(error)):
+        sample(model)
+    assert leftovers(flux) == []
+    assert repr(model.model_options) == options
+    assert torch.equal(sample(model), fresh)
+
+
+def tensor_bytes() -> int:
+    gc.collect()
+    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_no_tensor_stays_behind(flux, site, interrupted):
+    model = accelerated(flux, PREDICTORS["adapted"], site=site)
+    sample(model)
+    before = tensor_bytes()
+    if interrupted:
+        with Breaks(flux, comfy.model_management.InterruptProcessingException(), 4), pytest.raises(
+                comfy.model_management.InterruptProcessingException):
+            sample(model)
+    else:
+        sample(model)
+    assert tensor_bytes() == before
+
+
+def test_the_session_is_gone_after_the_run(flux, monkeypatch):
+    sessions = []
+    original = attach_module.ForecastSession
+
+    def remembered(*args):
+        sessions.append(original(*args))
+        return sessions[-1]
+
+    monkeypatch.setattr(attach_module, "ForecastSession", remembered)
+    sample(accelerated(flux, site="module"))
+    assert sessions[0].report(0.0).cache_bytes > 0
+    assert sessions[0].cache.nbytes == 0
+
+
+def test_one_log_line_says_what_was_done(flux, caplog):
+    caplog.set_level(logging.INFO, "femo")
+    sample(accelerated(flux))
+    lines = [record.message for record in caplog.records if record.name == "femo"]
+    assert len(lines) == 1
+    assert lines[0].startswith("FeMo Cache: 6 full and 6 predicted of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
+
+
+@pytest.mark.parametrize(("arguments", "steps", "why"), [
+    ({"interval": 1}, 12, "interval is 1"),
+    ({"warmup": 20}, 12, "all 12 steps fall into the warm-up (20)"),
+    ({}, 2, "all 2 steps fall into the warm-up (3)"),
+])
+def test_the_log_line_says_why_nothing_was_skipped(flux, caplog, arguments, steps, why):
+    caplog.set_level(logging.INFO, "femo")
+    plain = sample(flux, steps=steps)
+    assert torch.equal(sample(accelerated(flux, **arguments), steps=steps), plain)
+    assert f"nothing skipped: {why}" in caplog.records[-1].message
+
+
+def easycache(model, name):
+    import comfy_extras.nodes_easycache as extras
+
+    node = {"EasyCache": extras.EasyCacheNode, "LazyCache": extras.LazyCacheNode}[name]
+    return node.execute(model, 0.2, 0.15, 0.95, False).result[0]
+
+
+@pytest.mark.parametrize("other", ["EasyCache", "LazyCache", "function wrapper"])
+@pytest.mark.parametrize("ours_first", [False, True])
+def test_another_cache_on_the_model_is_left_alone(flux, other, ours_first, caplog, reports):
+    def add_other(model):
+        if other == "function wrapper":
+            model = model.clone()
+            model.set_model_unet_function_wrapper(lambda apply, call: apply(call["input"], call["timestep"], **call["c"]))
+            return model
+        return easycache(model, other)
+
+    both = add_other(accelerated(flux)) if ours_first else accelerated(add_other(flux))
+    assert torch.equal(sample(both), sample(add_other(flux)))
+    warnings = [record.message for record in caplog.records if record.name == "femo"]
+    assert len(warnings) == 1
+    assert "not accelerated" in warnings[0]
+    assert reports[0].network_runs_saved == 0
+    assert reports[0].reason in warnings[0]
+
+
+def test_a_model_of_an_unknown_kind_samples_unaccelerated(caplog, reports):
+    config = comfy.supported_models.AuraFlow({
+        "in_channels": 4, "out_channels": 4, "dim": 64, "n_layers": 2, "n_double_layers": 1, "n_heads": 2,
+        "global_conddim": 64, "cond_seq_dim": 64, "max_seq": 256,
+    })
+    aura = patcher(config)
+    plain = sample(aura, channels=4)
+    assert torch.equal(sample(accelerated(aura), channels=4), plain)
+    assert [record.levelname for record in caplog.records if "not known yet" in record.message] == ["WARNING"]
+    assert "not known yet" in reports[0].reason
+
+
+def test_the_core_torch_compile_node_is_said_and_left_alone(flux, caplog):
+    torch_helpers = pytest.importorskip("comfy_api.torch_helpers")
+    compiled = accelerated(flux).clone()
+    torch_helpers.set_torch_compile_wrapper(model=compiled, backend="eager")
+    assert torch.isfinite(sample(compiled, steps=5)).all()
+    assert len([record for record in caplog.records if "torch.compile" in record.message]) == 1
+
+
+def test_the_last_of_two_cache_nodes_counts(flux, reports):
+    sample(accelerated(accelerated(flux, interval=6), femo_core.FeMo(1), interval=3))
+    assert len(reports) == 1
+    assert reports[0].settings["interval"] == 3
+    assert reports[0].settings["predictor"] == "FeMo"
+
+
+def test_a_nan_is_said(flux, caplog):
+    def spoil(_module, args):
+        spoil.left -= 1
+        if spoil.left == 0:
+            args[0][0, 0, 0] = float("nan")
+
+    spoil.left = 3
+    handle = flux.model.diffusion_model.final_layer.register_forward_pre_hook(spoil)
+    try:
+        sample(accelerated(flux))
+    finally:
+        handle.remove()
+    assert len([record for record in caplog.records if "NaN or infinity" in record.message]) == 1
+
+
+def test_the_original_model_is_not_touched(flux):
+    before = repr(flux.model_options), repr(flux.wrappers)
+    sample(accelerated(flux))
+    assert (repr(flux.model_options), repr(flux.wrappers)) == before
+
+
+def test_other_block_replacements_work_on_full_steps_and_are_kept(flux):
+    calls = []
+
+    def patch(args, extra):
+        calls.append(1)
+        return extra["original_block"](args)
+
+    model = flux.clone()
+    model.set_model_patch_replace(patch, "dit", "double_block", 1)
+    plain = sample(flux)
+    calls.clear()
+    patched = accelerated(model)
+    result = sample(patched)
+    assert len(calls) == 6
+    assert distance(result, plain) < 0.5
+    assert patched.model_options["transformer_options"]["patches_replace"]["dit"].keys() == {("double_block", 1)}

@@ -1,0 +1,98 @@
+"""The nodes' inputs are permanent: workflows have them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+from comfy_host import PACK, build_flux, femo_node, taylorseer_node
+
+SHARED = {
+    "enabled": ("BOOLEAN", True, None, None),
+    "interval": ("INT", 6, 1, 20),
+    "max_order": ("INT", 1, 0, 4),
+    "warmup_steps": ("INT", 3, 1, 1000),
+    "cooldown_steps": ("INT", 1, 0, 1000),
+}
+FEMO = {
+    "beta": ("FLOAT", 0.325, -0.95, 0.95),
+    "gamma": ("FLOAT", 0.0, 0.0, 0.5),
+    "beta_min": ("FLOAT", 0.2, -0.95, 0.95),
+    "beta_max": ("FLOAT", 0.45, -0.95, 0.95),
+}
+ORDER = {
+    "FeMoCache": ["model", "enabled", "interval", "max_order", "beta", "gamma", "beta_min", "beta_max", "warmup_steps",
+                  "cooldown_steps", "site"],
+    "TaylorSeerCache": ["model", "enabled", "interval", "max_order", "warmup_steps", "cooldown_steps", "site"],
+}
+NODES = {"FeMoCache": femo_node.FeMoCache, "TaylorSeerCache": taylorseer_node.TaylorSeerCache}
+
+
+def test_the_entry_point_gives_the_nodes():
+    extension = asyncio.run(sys.modules[PACK].comfy_entrypoint())
+    nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
+    assert nodes == NODES
+    assert {node.GET_SCHEMA().display_name for node in nodes.values()} == {"FeMo Cache", "TaylorSeer Cache"}
+    assert {node.GET_SCHEMA().category for node in nodes.values()} == {"model_patches/femo"}
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_inputs_ranges_and_defaults(node_id):
+    inputs = NODES[node_id].INPUT_TYPES()["required"]
+    assert list(inputs) == ORDER[node_id]
+    for name, (kind, default, low, high) in (SHARED | (FEMO if node_id == "FeMoCache" else {})).items():
+        found, options = inputs[name]
+        assert (found, options["default"], options.get("min"), options.get("max")) == (kind, default, low, high)
+    kind, options = inputs["site"]
+    assert (options.get("options") or kind) == ["hidden", "module", "output"]
+    assert options["default"] == "hidden"
+
+
+@pytest.mark.parametrize(("node_id", "name", "symbol"), [
+    ("FeMoCache", "interval", "N"), ("FeMoCache", "max_order", "O"), ("FeMoCache", "beta", "β"),
+    ("FeMoCache", "gamma", "γ"), ("TaylorSeerCache", "interval", "N"), ("TaylorSeerCache", "max_order", "O")])
+def test_tooltips_name_the_papers_symbol_and_a_sensible_range(node_id, name, symbol):
+    tooltip = NODES[node_id].INPUT_TYPES()["required"][name][1]["tooltip"]
+    assert symbol in tooltip
+    assert "ensible" in tooltip or "papers use" in tooltip
+
+
+def test_every_input_has_a_tooltip():
+    for node in NODES.values():
+        assert all(options["tooltip"] for _, options in node.INPUT_TYPES()["required"].values())
+
+
+def settings(node_id, **changes):
+    inputs = NODES[node_id].INPUT_TYPES()["required"]
+    return {name: options["default"] for name, (_, options) in inputs.items() if "default" in options} | changes
+
+
+@pytest.fixture
+def execute():
+    def execute(node_id, **changes):
+        node = NODES[node_id].PREPARE_CLASS_CLONE(None)
+        node.hidden = type("Hidden", (), {"unique_id": "7"})
+        return node.execute(model=build_flux(), **settings(node_id, **changes)).result[0]
+
+    return execute
+
+
+def test_the_defaults_make_a_patched_clone(execute):
+    for node_id in NODES:
+        model = execute(node_id)
+        assert "femo" in model.wrappers["outer_sample"]
+
+
+@pytest.mark.parametrize(("node_id", "changes", "words"), [
+    ("FeMoCache", {"interval": 0}, "interval must be 1 or more; got 0"),
+    ("FeMoCache", {"max_order": 9}, "max_order must be 0 … 4; got 9"),
+    ("FeMoCache", {"beta": 1.0}, "beta must be between"),
+    ("FeMoCache", {"beta_min": 0.6}, "beta_min must not exceed beta_max"),
+    ("FeMoCache", {"beta": 0.9, "gamma": 0.01}, "widen the bounds or set gamma to 0"),
+    ("TaylorSeerCache", {"warmup_steps": 0}, "warmup_steps must be 1 or more; got 0"),
+    ("TaylorSeerCache", {"site": "nowhere"}, "site must be one of hidden, module, output; got 'nowhere'"),
+])
+def test_bad_input_names_parameter_value_and_remedy(execute, node_id, changes, words):
+    with pytest.raises(ValueError, match=words):
+        execute(node_id, **changes)
