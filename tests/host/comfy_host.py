@@ -98,7 +98,8 @@ def conditioning(seed: int, tokens: int = 4, variant: str = "dev", size: tuple[i
 
 def sample(model: Any, *, steps: int = 12, sampler: str = "euler", cfg: float = 1.0, size: tuple[int, int] = (16, 16),
            batch: int = 1, variant: str = "dev", positive: Any = None, negative: Any = None, seed: int = 1,
-           denoise: float = 1.0, sigmas: torch.Tensor | None = None, channels: int = 16, **ksampler: Any) -> torch.Tensor:
+           denoise: float = 1.0, sigmas: torch.Tensor | None = None, channels: int = 16,
+           **ksampler: Any) -> torch.Tensor:
     noise = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(seed))
     latent = torch.zeros_like(noise)
     positive = positive or conditioning(1, variant=variant, size=size)

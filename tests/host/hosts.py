@@ -49,10 +49,28 @@ def version(host: Path) -> str:
     return match.group(1) if match else "unknown"
 
 
-def requirements() -> list[str]:
-    """Of the first ComfyUI found: the others run with the same packages."""
-    lines = [line for host in find_hosts()[:1] for line in (host / "requirements.txt").read_text().splitlines()]
+def requirements(host: Path) -> list[str]:
+    lines = (host / "requirements.txt").read_text().splitlines()
     return [line for line in lines if re.split(r"[^\w-]", line.strip())[0] not in NOT_NEEDED]
+
+
+def own_front_end(host: Path) -> Path:
+    """A folder with the front end and templates of just the versions that this ComfyUI asks for.
+
+    All else it shares with the first ComfyUI, whose requirements are in the virtual environment.
+    """
+    folder = Path(sys.prefix) / f"comfyui-{version(host)}"
+    if not folder.exists():
+        pins = [line for line in requirements(host) if re.match("comfyui-(frontend|workflow)", line)]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *pins]
+        subprocess.run(pip, check=True)
+    return folder
+
+
+def server_environment(host: Path) -> dict[str, str]:
+    """What a server process of this ComfyUI needs besides ours."""
+    folders = [STUBS, *([own_front_end(host)] if host not in find_hosts()[:1] else [])]
+    return {"PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
 def run_tests(arguments: list[str]) -> int:
@@ -69,6 +87,6 @@ def run_tests(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "requirements":
-        print("\n".join(requirements()))
+        print("\n".join(line for host in find_hosts()[:1] for line in requirements(host)))
     else:
         sys.exit(run_tests(sys.argv[2:]))

@@ -246,7 +246,8 @@ def test_one_log_line_says_what_was_done(flux, caplog):
     sample(accelerated(flux))
     lines = [record.message for record in caplog.records if record.name == "femo"]
     assert len(lines) == 1
-    assert lines[0].startswith("FeMo Cache: 6 full and 6 predicted of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
+    assert lines[0].startswith(
+        "FeMo Cache: 6 full and 6 predicted of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
 
 
 @pytest.mark.parametrize(("arguments", "steps", "why"), [
@@ -274,7 +275,8 @@ def test_another_cache_on_the_model_is_left_alone(flux, other, ours_first, caplo
     def add_other(model):
         if other == "function wrapper":
             model = model.clone()
-            model.set_model_unet_function_wrapper(lambda apply, call: apply(call["input"], call["timestep"], **call["c"]))
+            model.set_model_unet_function_wrapper(
+                lambda apply, call: apply(call["input"], call["timestep"], **call["c"]))
             return model
         return easycache(model, other)
 

@@ -1,0 +1,144 @@
+"""`make demo`: the tiny Flux sampled in full, with fewer steps, and with its features forecast, without ComfyUI.
+
+Prints a table and writes contact_sheet.png (the pictures) and betas.png (Adapted-FeMo's β) to out/demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+from forecasting import Job, count_flops, sample
+from tiny_flux import Codec, load_tiny_flux
+from torch import Tensor
+from tqdm import tqdm
+
+from femo_core import FeMo, RunReport, Schedule, TaylorSeer
+from femo_core.predictor import AbstractPredictor
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+STEPS = 50
+INTERVALS = (4, 6, 8)
+PROMPTS = (
+    "red house day", "green tree paper", "yellow star night", "pink heart paper", "orange fish day", "cyan cup paper",
+    "purple flower grass", "blue moon day", "red ball grass", "orange house night", "blue fish paper",
+    "pink flower day",
+)
+METHODS: dict[str, AbstractPredictor] = {
+    "TaylorSeer O=1": TaylorSeer(1),
+    "FeMo β=0.325": FeMo(1, beta=0.325),
+    "Adapted-FeMo": FeMo(1, beta=0.325, gamma=0.015, beta_min=0.2, beta_max=0.45),
+}
+
+
+@dataclass
+class Row:
+    name: str
+    pixels: Tensor  # (B, 3, 64, 64), −1 … 1
+    report: RunReport
+    psnr: float  # dB to the full run, mean over the samples
+    flops_speedup: float
+    wall_speedup: float
+
+
+def psnr(pixels: Tensor, reference: Tensor) -> float:
+    """Mean over samples, dB; pixels in −1 … 1."""
+    return (10 * torch.log10(4 / (pixels - reference).square().mean((1, 2, 3)))).mean().item()
+
+
+def plan(cooldown: int) -> list[tuple[str, int, AbstractPredictor, Schedule]]:
+    """Name, steps, predictor and schedule of every run; the first is the full one."""
+    everything = Schedule(interval=1)
+    runs = [("full", STEPS, TaylorSeer(1), everything)]
+    for interval in INTERVALS:
+        schedule = Schedule(interval, warmup_steps=3, cooldown_steps=cooldown)
+        full_steps = len(schedule.full_steps(STEPS))
+        runs.append((f"{full_steps} steps only", full_steps, TaylorSeer(1), everything))
+        runs += [(f"{name}, N={interval}", STEPS, method, schedule) for name, method in METHODS.items()]
+    return runs
+
+
+def run_all(cooldown: int) -> list[Row]:
+    model, codec, job = load_tiny_flux(), Codec.load(), Job(PROMPTS)
+    full_flops, predicted_flops = count_flops(model, job)
+    sample(model, job, 2, TaylorSeer(1), Schedule(1))  # warms up the allocator and the thread pool
+    rows: list[Row] = []
+    runs = plan(cooldown)
+    with tqdm(total=sum(steps for _, steps, _, _ in runs), unit="step") as progress:
+        for name, steps, predictor, schedule in runs:
+            progress.set_description(name.ljust(24))
+            latent, report = sample(model, job, steps, predictor, schedule, lambda _: progress.update())
+            pixels = codec.decode(latent)
+            flops = report.network_runs * full_flops + report.network_runs_saved * predicted_flops
+            first = rows[0] if rows else None
+            rows.append(Row(
+                name, pixels, report,
+                psnr=psnr(pixels, first.pixels) if first else float("inf"),
+                flops_speedup=STEPS * full_flops / flops,
+                wall_speedup=first.report.seconds / report.seconds if first else 1.0,
+            ))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| run | full steps | FLOPs speed-up | wall-clock speed-up | PSNR to the full run |",
+             "| --- | ---: | ---: | ---: | ---: |"]
+    for row in rows:
+        quality = "–" if row.psnr == float("inf") else f"{row.psnr:.1f} dB"
+        full_steps = f"{row.report.network_runs} of {row.report.total_steps}"
+        lines.append(
+            f"| {row.name} | {full_steps} | {row.flops_speedup:.2f}× | {row.wall_speedup:.2f}× | {quality} |")
+    return "\n".join(lines)
+
+
+def contact_sheet(rows: list[Row], path: Path) -> None:
+    figure, axes = pyplot.subplots(len(rows), 1, figsize=(9, 0.92 * len(rows)))
+    for axis, row in zip(axes, rows, strict=True):
+        strip = torch.cat(list(row.pixels), dim=2).movedim(0, -1)
+        axis.imshow(((strip + 1) / 2).numpy())
+        label = row.name if row.psnr == float("inf") else f"{row.name}\n{row.psnr:.1f} dB, {row.flops_speedup:.1f}×"
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    figure.subplots_adjust(left=0.2, right=0.995, top=0.995, bottom=0.005, hspace=0.04)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def beta_chart(rows: list[Row], path: Path) -> None:
+    """β of every sample at every full step that adapted it."""
+    adapted = [row for row in rows if row.report.betas]
+    figure, axes = pyplot.subplots(1, len(adapted), figsize=(10, 3), sharey=True, squeeze=False)
+    for axis, row in zip(axes[0], adapted, strict=True):
+        steps = [entry["step"] for entry in row.report.betas]
+        for i in range(len(row.pixels)):
+            axis.plot(steps, [entry["beta"][i] for entry in row.report.betas], marker=".", linewidth=0.8)
+        axis.set(title=row.name, xlabel="step", xlim=(0, STEPS))
+    axes[0][0].set_ylabel("β, one line a sample")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--cooldown", type=int, default=1, help="cool-down steps; the papers use 0")
+    arguments.add_argument("--out", type=Path, default=Path("out/demo"))
+    options = arguments.parse_args()
+    rows = run_all(options.cooldown)
+    options.out.mkdir(parents=True, exist_ok=True)
+    contact_sheet(rows, options.out / "contact_sheet.png")
+    beta_chart(rows, options.out / "betas.png")
+    (options.out / "table.md").write_text(table(rows) + "\n")
+    print(f"\n{len(PROMPTS)} drawings, Euler, {STEPS} steps, warm-up 3, cool-down {options.cooldown}, "
+          f"{torch.get_num_threads()} threads\n\n{table(rows)}\n")
+    print(f"pictures: {options.out / 'contact_sheet.png'}, β: {options.out / 'betas.png'}")
+
+
+if __name__ == "__main__":
+    main()

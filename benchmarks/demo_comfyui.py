@@ -1,0 +1,84 @@
+"""`make demo-comfyui`: what `make demo` does, through a real ComfyUI server and its HTTP API."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import demo
+from comfy_server import ROOT, Client, comfy_server, workflow
+from tiny_flux import Codec
+from tqdm import tqdm
+
+from femo_core import FeMo, RunReport
+
+sys.path.append(str(ROOT / "tests" / "host"))
+from hosts import MISSING, server_environment, this_host, version
+
+BATCH = 12
+PROMPT = "red house day"
+
+
+def prompt_for(base: dict[str, Any], steps: int, predictor: Any, schedule: Any) -> dict[str, Any]:
+    """The example workflow with a run's settings."""
+    prompt = copy.deepcopy(base)
+    shared = {"interval": schedule.interval, "warmup_steps": schedule.warmup_steps,
+              "cooldown_steps": schedule.cooldown_steps, "max_order": predictor.max_order}
+    node = prompt["2"]
+    node["inputs"] |= shared
+    if isinstance(predictor, FeMo):
+        node["inputs"] |= {name: getattr(predictor, name) for name in ("beta", "gamma", "beta_min", "beta_max")}
+    else:
+        node["class_type"] = "TaylorSeerCache"
+        node["inputs"] = {k: v for k, v in node["inputs"].items() if not k.startswith(("beta", "gamma"))}
+    prompt["3"]["inputs"]["text"] = PROMPT
+    prompt["6"]["inputs"]["batch_size"] = BATCH
+    prompt["7"]["inputs"]["steps"] = steps
+    return prompt
+
+
+def report_of(data: dict[str, Any]) -> RunReport:
+    return RunReport(**{field.name: data[field.name] for field in dataclasses.fields(RunReport)})
+
+
+def run_all(client: Client, base: dict[str, Any], cooldown: int) -> list[demo.Row]:
+    codec = Codec.load()
+    rows: list[demo.Row] = []
+    warm_up = prompt_for(base, 2, *demo.plan(cooldown)[0][2:])
+    client.run(warm_up)  # loads the model
+    for name, steps, predictor, schedule in tqdm(demo.plan(cooldown), unit="run"):
+        messages = client.run(prompt_for(base, steps, predictor, schedule))
+        report, pixels = report_of(client.report(messages)), codec.decode(client.latent(messages, "8"))
+        first = rows[0] if rows else None
+        rows.append(demo.Row(
+            name, pixels, report,
+            psnr=demo.psnr(pixels, first.pixels) if first else float("inf"),
+            flops_speedup=demo.STEPS / report.network_runs,
+            wall_speedup=first.report.seconds / report.seconds if first else 1.0,
+        ))
+    return rows
+
+
+def main() -> None:
+    host = this_host()
+    if host is None:
+        sys.exit(MISSING)
+    out = Path("out/demo-comfyui")
+    out.mkdir(parents=True, exist_ok=True)
+    with (tempfile.TemporaryDirectory() as folder,
+          comfy_server(host, Path(folder) / "base", environment=server_environment(host)) as client):
+        rows = run_all(client, workflow("flux_femo.json", version(host)), cooldown=1)
+    demo.contact_sheet(rows, out / "contact_sheet.png")
+    demo.beta_chart(rows, out / "betas.png")
+    (out / "table.md").write_text(demo.table(rows) + "\n")
+    print(f"\nComfyUI {version(host)}, {BATCH} drawings of {PROMPT!r}, KSampler euler/simple, {demo.STEPS} steps, "
+          f"warm-up 3, cool-down 1\n\n{demo.table(rows)}\n")
+    print(f"pictures: {out / 'contact_sheet.png'}, β: {out / 'betas.png'}")
+
+
+if __name__ == "__main__":
+    main()

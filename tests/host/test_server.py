@@ -1,0 +1,143 @@
+"""A real server, run as a headless user does: HTTP in, websocket out."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import torch
+from comfy_host import HOST
+from comfy_server import comfy_server, workflow
+from hosts import server_environment, version
+
+from femo_core import Schedule
+
+FOLDER = "any name, 2.0"  # of the pack in custom_nodes: a space, a comma and a dot
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfy") / "base"
+    with comfy_server(HOST, folder, FOLDER, server_environment(HOST)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    return workflow("flux_femo.json", version(HOST))
+
+
+@pytest.fixture(scope="module")
+def full(server, prompt):
+    """The full run's latents: the same workflow with the node switched off."""
+    messages = server.run(changed(prompt, enabled=False))
+    assert not [m for m in messages if m["type"] == "femo.report"]
+    return server.latent(messages, "8")
+
+
+def changed(prompt, node="2", **inputs):
+    prompt = copy.deepcopy(prompt)
+    prompt[node]["inputs"].update(inputs)
+    return prompt
+
+
+def psnr(latent: torch.Tensor, reference: torch.Tensor) -> float:
+    """Over the reference's own range, in dB."""
+    error = (latent - reference).square().mean()
+    return (20 * torch.log10(reference.max() - reference.min()) - 10 * torch.log10(error)).item()
+
+
+def test_the_pack_loads_under_any_name_through_a_link_without_a_warning(server):
+    assert {"FeMoCache", "TaylorSeerCache"} <= server.get("/object_info").json().keys()
+    log = server.log.read_text()
+    assert re.search(r"[\d.]+ seconds: .*any name, 2\.0", log)
+    assert not re.search(r"(IMPORT FAILED|Cannot import).*any name", log)
+
+
+def test_the_example_workflow_runs_the_network_ten_times_of_fifty(server, prompt, full):
+    messages = server.run(prompt)
+    report = server.report(messages)
+    assert tuple(report["full_steps"]) == Schedule(6, 3).full_steps(50)
+    assert (report["network_runs"], report["network_runs_saved"]) == (10, 40)
+    assert report["settings"]["beta"] == 0.325
+    latent = server.latent(messages, "8")
+    assert torch.isfinite(latent).all()
+    print(f"PSNR of the latents to the full run's: {psnr(latent, full):.1f} dB")
+    assert psnr(latent, full) > CLOSE
+
+
+@pytest.mark.parametrize("site", ["hidden", "module", "output"])
+def test_every_site_is_close_to_the_full_run(server, prompt, full, site):
+    messages = server.run(changed(prompt, site=site, interval=4, cooldown_steps=1))
+    assert server.report(messages)["network_runs"] == 15
+    figure = psnr(server.latent(messages, "8"), full)
+    print(f"{site}: {figure:.1f} dB")
+    assert figure > CLOSER
+
+
+def test_interval_one_is_bit_equal(server, prompt, full):
+    messages = server.run(changed(prompt, interval=1))
+    assert torch.equal(server.latent(messages, "8"), full)
+    assert server.report(messages)["reason"] == "interval is 1"
+
+
+def test_the_log_has_one_line_a_run(server, prompt):
+    before = server.log.read_text().count("network runs")
+    server.run(changed(prompt, "7", seed=11))
+    lines = [line for line in server.log.read_text().splitlines() if "network runs" in line]
+    assert len(lines) == before + 1
+    assert "FeMo Cache: 10 full and 40 predicted of 50 steps, 10 network runs, 40 saved (5.00x fewer)" in lines[-1]
+
+
+def test_the_message_names_node_and_prompt(server, prompt):
+    messages = server.run(changed(prompt, "7", seed=12))
+    started = next(m["data"]["prompt_id"] for m in messages if m["type"] == "execution_start")
+    data = next(m["data"] for m in messages if m["type"] == "femo.report")
+    assert (data["node_id"], data["prompt_id"]) == ("2", started)
+
+
+def test_the_taylorseer_node(server, prompt, full):
+    prompt = copy.deepcopy(prompt)
+    keep = ("model", "enabled", "interval", "max_order", "warmup_steps", "cooldown_steps", "site")
+    prompt["2"] = {"class_type": "TaylorSeerCache", "inputs": {key: prompt["2"]["inputs"][key] for key in keep}}
+    messages = server.run(prompt)
+    assert server.report(messages)["settings"]["predictor"] == "TaylorSeer"
+    assert server.report(messages)["network_runs"] == 10
+    assert psnr(server.latent(messages, "8"), full) > CLOSE
+
+
+def test_guidance_with_a_negative_prompt(server, prompt):
+    plain = server.latent(server.run(changed(changed(prompt, enabled=False), "7", cfg=2.5)), "8")
+    messages = server.run(changed(prompt | {"4": changed(prompt, "4", guidance=1.0)["4"]}, "7", cfg=2.5))
+    assert torch.isfinite(plain).all()
+    assert server.report(messages)["full_steps"] == list(Schedule(6, 3).full_steps(50))
+    assert torch.isfinite(server.latent(messages, "8")).all()
+
+
+@pytest.mark.parametrize(("inputs", "word"), [
+    ({"interval": 0}, "interval"), ({"max_order": 9}, "max_order"), ({"beta": 1.0}, "beta"),
+    ({"site": "nowhere"}, "site")])
+def test_values_out_of_range_are_refused_before_anything_runs(server, prompt, inputs, word):
+    answer = server.post(changed(prompt, **inputs))
+    assert answer.status_code == 400
+    errors = answer.json()["node_errors"]["2"]["errors"]
+    assert any(word in error["details"] for error in errors)
+
+
+def test_bounds_that_exclude_beta_are_a_clear_error(server, prompt):
+    with pytest.raises(RuntimeError, match="widen the bounds or set gamma to 0"):
+        server.run(changed(prompt, gamma=0.01, beta=0.9))
+
+
+def test_the_flux_dev_workflow_lacks_nothing_but_its_weights(server):
+    answer = server.post(workflow("flux_dev_femo.json", "1.0"))
+    errors = [error for node in answer.json()["node_errors"].values() for error in node["errors"]]
+    assert errors
+    assert {error["type"] for error in errors} == {"value_not_in_list"}
+    files = {"unet_name", "clip_name1", "clip_name2", "vae_name"}
+    assert {error["extra_info"]["input_name"] for error in errors} == files
+
+
+# dB, of the latents' range: what the run must reach. Measured, on the three versions alike: see benchmarks/README.md.
+CLOSE, CLOSER = 15.0, 20.0
