@@ -1,17 +1,16 @@
-# `make demo` and `make test` set everything up in .venv; nothing else is needed but Python 3.10+ (and npm's registry
-# for pyright).
+# `make demo` and `make test` set everything up in .venv; they need Python 3.10 or newer and the package registries.
 PYTHON ?= python3
 PY := .venv/bin/python
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui test lint train clean
+.PHONY: demo demo-comfyui test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
-demo-comfyui: .venv/host
+demo-comfyui: .venv/demo host
 	$(PY) benchmarks/demo_comfyui.py
 
-test: .venv/host lint
+test: lint host
 	$(PY) -m pytest tests --ignore tests/host
 	$(PY) tests/host/hosts.py test
 
@@ -25,20 +24,19 @@ train: .venv/demo
 clean:
 	rm -rf .venv out
 
-.venv/pip: constraints.txt pyproject.toml
+.venv/pip:
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/demo: .venv/pip
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[demo]"
+.venv/demo: .venv/pip constraints.txt pyproject.toml
+	$(PIP) -e ".[demo]"
 	touch $@
 
-.venv/test: .venv/pip
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[test]"
+.venv/test: .venv/pip constraints.txt pyproject.toml
+	$(PIP) -e ".[test]"
 	touch $@
 
 # What a ComfyUI needs to run, where one is found: its own requirements, less what our stubs stand in for.
-.venv/host: .venv/test tests/host/hosts.py
-	$(PY) tests/host/hosts.py requirements > .venv/host-requirements.txt
-	$(PY) -m pip install --quiet -c constraints.txt -r .venv/host-requirements.txt
-	touch $@
+host: .venv/test
+	@$(PY) tests/host/hosts.py requirements > .venv/host.new
+	@cmp -s .venv/host.new .venv/host.txt || { $(PIP) -r .venv/host.new && mv .venv/host.new .venv/host.txt; }

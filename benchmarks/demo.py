@@ -32,6 +32,7 @@ PROMPTS = (
 METHODS: dict[str, AbstractPredictor] = {
     "TaylorSeer O=1": TaylorSeer(1),
     "FeMo β=0.325": FeMo(1, beta=0.325),
+    "FeMo β=−0.2": FeMo(1, beta=-0.2),
     "Adapted-FeMo": FeMo(1, beta=0.325, gamma=0.015, beta_min=0.2, beta_max=0.45),
 }
 

@@ -30,9 +30,9 @@ def draw(thing: str, colour: str, background: str, rng: random.Random) -> Image.
     """One drawing, a 64 × 64 RGB image."""
     pixels = SIZE * OVERSAMPLE
     image = Image.new("RGB", (pixels, pixels), BACKGROUNDS[background])
-    radius = rng.uniform(0.26, 0.38) * pixels
+    radius = rng.uniform(0.32, 0.42) * pixels
     centre = tuple(pixels / 2 + rng.uniform(-1, 1) * (pixels / 2 - radius - 0.04 * pixels) for _ in range(2))
-    pen = _Pen(ImageDraw.Draw(image), centre, radius, rng.uniform(-0.15, 0.15), COLOURS[colour])
+    pen = _Pen(ImageDraw.Draw(image), centre, radius, rng.uniform(-0.12, 0.12), COLOURS[colour])
     _DRAW[thing](pen)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..femo_core import ForecastSession, Schedule
 from ..femo_core.predictor import AbstractPredictor
-from .families import Family, find_family
+from .families import Family, families, find_family
 from .reporting import log, publish
 from .sites import SITES
 from .steps import StepClock
@@ -71,7 +71,7 @@ class _Wrappers:
                      *args: Any, **kwargs: Any) -> Any:
         guider, config = executor.class_obj, self.config
         started = time.perf_counter()
-        family = find_family(guider.model_patcher.model.diffusion_model)
+        family = find_family(getattr(guider.model_patcher.model, "diffusion_model", None))
         obstacle = _obstacle(guider.model_options, family)
         clock = StepClock(sigmas.tolist())
         session = ForecastSession(config.schedule, config.predictor, clock.total_steps)
@@ -102,7 +102,8 @@ def _obstacle(model_options: dict[str, Any], family: Family | None) -> str:
     if "torch_compile_kwargs" in model_options:
         return "the model is compiled with torch.compile, inside which features can't be recorded; remove that node"
     if family is None:
-        return "this kind of model is not known yet (known: Flux)"
+        known = ", ".join(family.name for family in families())
+        return f"this kind of model is not known yet (known: {known})"
     return ""
 
 

@@ -8,7 +8,7 @@ from ..femo_core.predictor import MAX_ORDER
 from .sites import SITES
 
 CATEGORY = "model_patches/femo"
-MOST_STEPS = 1000  # as many as KSampler offers are wanted nowhere: a bound for the widgets only
+MOST_STEPS = 1000  # a bound for the widgets only: no sampler is asked for more
 
 
 def model() -> io.Input:

@@ -43,5 +43,5 @@ def families() -> tuple[Family, ...]:
     return tuple(module.FAMILY for module in modules)
 
 
-def find_family(diffusion_model: nn.Module) -> Family | None:
+def find_family(diffusion_model: nn.Module | None) -> Family | None:
     return next((family for family in families() if family.matches(diffusion_model)), None)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from comfy_host import HOST
-from comfy_server import comfy_server, workflow
+from comfy_server import ROOT, comfy_server, workflow
 from hosts import server_environment, version
 
 from femo_core import Schedule
@@ -137,6 +141,26 @@ def test_the_flux_dev_workflow_lacks_nothing_but_its_weights(server):
     assert {error["type"] for error in errors} == {"value_not_in_list"}
     files = {"unet_name", "clip_name1", "clip_name2", "vae_name"}
     assert {error["extra_info"]["input_name"] for error in errors} == files
+
+
+def readme_block(language: str, word: str) -> str:
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return next(block for block in blocks if word in block)
+
+
+@pytest.mark.parametrize(("language", "word", "command"), [
+    ("bash", "curl", ["bash", "-c"]), ("python", "create_connection", [sys.executable, "-c"])])
+def test_the_readmes_headless_calls_work_as_printed(server, prompt, tmp_path, language, word, command):
+    """But for the port, and the workflow that needs no downloads."""
+    if not shutil.which(command[0]) or (word == "curl" and not shutil.which("curl")):
+        pytest.skip(f"no {word} on this machine")
+    workflow_file = tmp_path / "workflow.json"
+    workflow_file.write_text(json.dumps(changed(prompt, "7", seed=21 if word == "curl" else 22, steps=8)))
+    code = readme_block(language, word).replace("127.0.0.1:8188", server.address)
+    code = code.replace("example_workflows/api/flux_dev_femo.json", str(workflow_file))
+    done = subprocess.run([*command, code], capture_output=True, text=True, check=True, timeout=120)
+    answer = json.loads(done.stdout)
+    assert answer.get("prompt_id") if word == "curl" else answer["total_steps"] == 8
 
 
 # dB, of the latents' range: what the run must reach. Measured, on the three versions alike: see benchmarks/README.md.

@@ -1,0 +1,109 @@
+"""The tiny Flux and the demo, in small."""
+
+from __future__ import annotations
+
+import json
+
+import demo
+import drawings
+import pytest
+import torch
+from flux_model import Flux, FluxConfig
+from forecasting import Job, count_flops, sample
+from tiny_flux import CHECKPOINTS, Codec, encode_prompts, load_tiny_flux, shifted_sigmas
+
+from femo_core import FeMo, Schedule, TaylorSeer
+
+JOB = Job(("red house day", "green tree paper", "yellow star night"), seed=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_tiny_flux()
+
+
+@pytest.fixture(scope="module")
+def full(model):
+    return sample(model, JOB, 50, TaylorSeer(1), Schedule(1))
+
+
+def pixels(latent):
+    return Codec.load().decode(latent)
+
+
+def test_the_checkpoint_is_small_and_its_report_good_enough():
+    assert (CHECKPOINTS / "tiny_flux.safetensors").stat().st_size <= 8e6
+    report = json.loads((CHECKPOINTS / "tiny_flux.json").read_text())
+    assert report["minutes"] < 60
+    assert report["sample_thing_accuracy"] >= 0.9
+    assert report["sample_colour_accuracy"] >= 0.9
+
+
+def test_its_keys_are_fluxs():
+    keys = set(Flux(FluxConfig()).state_dict())
+    assert {
+        "img_in.weight", "txt_in.bias", "time_in.in_layer.weight", "vector_in.out_layer.bias",
+        "guidance_in.in_layer.weight", "double_blocks.0.img_mod.lin.weight", "double_blocks.0.txt_attn.qkv.bias",
+        "double_blocks.1.img_attn.norm.key_norm.scale", "double_blocks.0.img_mlp.2.weight",
+        "single_blocks.5.linear1.weight", "single_blocks.0.modulation.lin.bias", "final_layer.linear.weight",
+        "final_layer.adaLN_modulation.1.weight",
+    } <= keys
+
+
+def test_the_full_run_draws_what_it_was_told(full):
+    """Red house on a light blue ground: the corners are background, red is in the middle."""
+    latent, _ = full
+    red, green, blue = (pixels(latent)[0, :, 2, 2] + 1) * 127.5
+    day = torch.tensor(drawings.BACKGROUNDS["day"], dtype=torch.float32)
+    assert (torch.stack((red, green, blue)) - day).abs().max() < 30
+    centre = pixels(latent)[0, :, 24:48, 20:44].mean((1, 2))
+    assert centre[0] > centre[1] + 0.2
+    assert centre[0] > centre[2] + 0.2
+
+
+def test_the_codec_keeps_a_drawing():
+    image, _ = drawings.draw_many(8, seed=9)
+    original = torch.from_numpy(image).movedim(-1, 1).float() / 127.5 - 1
+    codec = Codec.load()
+    assert demo.psnr(codec.decode(codec.encode(original)), original) > 28
+
+
+@pytest.mark.parametrize("predictor", [TaylorSeer(1), TaylorSeer(2), FeMo(1), FeMo(1, gamma=0.015)])
+def test_a_forecast_run_skips_what_it_should_and_is_close(model, full, predictor):
+    latent, report = sample(model, JOB, 50, predictor, Schedule(4, 3, 1))
+    assert (report.network_runs, report.network_runs_saved) == (15, 35)
+    reuse, _ = sample(model, JOB, 50, TaylorSeer(0), Schedule(4, 3, 1))
+    reference = pixels(full[0])
+    assert demo.psnr(pixels(latent), reference) > demo.psnr(pixels(reuse), reference) > 10
+
+
+def test_interval_one_is_bit_equal(model, full):
+    latent, report = sample(model, JOB, 50, FeMo(2), Schedule(1))
+    assert torch.equal(latent, full[0])
+    assert report.reason == "interval is 1"
+
+
+def test_a_predicted_step_costs_next_to_nothing_of_a_full_one(model):
+    full, predicted = count_flops(model, JOB)
+    assert predicted < 0.02 * full
+
+
+def test_the_noise_levels_are_comfyuis():
+    levels = shifted_sigmas(50)
+    assert (levels[0], levels[-1], len(levels)) == (1.0, 0.0, 51)
+    assert levels == sorted(levels, reverse=True)
+
+
+def test_an_unknown_word_is_refused():
+    with pytest.raises(ValueError, match="unknown word 'dragon'"):
+        encode_prompts(["red dragon day"])
+
+
+def test_the_demo_writes_its_table_and_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "STEPS", 12)
+    monkeypatch.setattr(demo, "PROMPTS", JOB.prompts)
+    monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path)])
+    demo.main()
+    printed = capsys.readouterr().out
+    assert "| TaylorSeer O=1, N=4 | 7 of 12 |" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"contact_sheet.png", "betas.png", "table.md"}
