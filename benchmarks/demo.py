@@ -98,7 +98,7 @@ def table(rows: list[Row]) -> str:
 
 
 def contact_sheet(rows: list[Row], path: Path) -> None:
-    figure, axes = pyplot.subplots(len(rows), 1, figsize=(9, 0.92 * len(rows)))
+    figure, axes = pyplot.subplots(len(rows), 1, figsize=(9, 0.63 * len(rows)))
     for axis, row in zip(axes, rows, strict=True):
         strip = torch.cat(list(row.pixels), dim=2).movedim(0, -1)
         axis.imshow(((strip + 1) / 2).numpy())

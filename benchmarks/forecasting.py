@@ -45,7 +45,7 @@ def sample(model: Flux, job: Job, steps: int, predictor: AbstractPredictor, sche
     def velocity(step: int, x: Tensor, sigma: float) -> Tensor:
         vec = model.condition(torch.full((len(x),), sigma), guidance)
         session.begin_step(step)
-        saved = session.can_forecast(STREAM, [SITE])
+        saved = session.begin_call([STREAM], [SITE])
         if saved:
             hidden = session.forecast(STREAM, SITE)
         else:

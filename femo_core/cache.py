@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 
 from torch import Tensor
 
@@ -24,20 +24,16 @@ class FeatureCache:
     def __contains__(self, key: tuple[Hashable, Hashable]) -> bool:
         return key in self._states
 
-    def __iter__(self) -> Iterator[tuple[tuple[Hashable, Hashable], PredictorState]]:
-        return iter(self._states.items())
+    def __len__(self) -> int:
+        return len(self._states)
 
     def record(self, stream: Hashable, site: Hashable, feature: Tensor, step: float) -> PredictorState:
         """Updates a site's state with the feature, (B, ...), of a full step.
 
-        Another shape, dtype or device than before starts the site afresh: what was recorded no longer fits.
+        Raises StateError for another shape, dtype or device than before.
         """
         state = self._states.get((stream, site), self.predictor.init())
-        try:
-            state = self.predictor.update(state, feature, step)
-        except StateError:
-            state = self.predictor.update(self.predictor.init(), feature, step)
-        self._states[stream, site] = state
+        self._states[stream, site] = state = self.predictor.update(state, feature, step)
         return state
 
     def forecast(self, stream: Hashable, site: Hashable, step: float) -> Tensor:
@@ -52,6 +48,10 @@ class FeatureCache:
     def nbytes(self) -> int:
         """Bytes held by the buffers."""
         return sum(state.nbytes for state in self._states.values())
+
+    def forget(self, stream: Hashable) -> None:
+        """Drops all that was recorded for a stream."""
+        self._states = {key: state for key, state in self._states.items() if key[0] != stream}
 
     def clear(self) -> None:
         self._states.clear()

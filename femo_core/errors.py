@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
 class StateError(ValueError):
@@ -18,7 +19,7 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
         raise ValueError(f"{name} must be {allowed}; got {value}")
 
 
-def check_number(name: str, value: float, allowed: str, ok: bool) -> None:
-    """Raises ValueError, saying what is `allowed`, unless `value` is a finite number and `ok`."""
-    if not math.isfinite(value) or not ok:
-        raise ValueError(f"{name} must be {allowed}; got {value}")
+def check_number(name: str, value: float, allowed: str, ok: Callable[[float], bool]) -> None:
+    """Raises ValueError, saying what is `allowed`, unless `value` is a finite number and `ok(value)`."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or not ok(value):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name} must be {allowed}; got {value!r}")

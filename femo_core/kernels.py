@@ -16,6 +16,9 @@ Weight: TypeAlias = float | Tensor
 """A scalar, or one number per sample: a tensor (B,) on the features' device."""
 
 
+FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -38,6 +41,8 @@ def combine(weights: Sequence[Weight], tensors: Sequence[Tensor]) -> Tensor:
             total.addcmul_(tensor.detach().to(total.dtype), _per_sample(weight, tensor))
         else:
             total.add_(tensor.detach(), alpha=weight)
+    if first.dtype == torch.float16:  # a forecast beyond its range must not become an infinity
+        total.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
     return total.to(first.dtype)
 
 
@@ -55,7 +60,8 @@ def norms(feature: Tensor) -> Tensor:
 
 def is_nonfinite(feature: Tensor) -> Tensor:
     """A boolean scalar on the feature's device: is there a NaN or an infinity in it? One reduction, no copy."""
-    return ~torch.isfinite(feature.detach().sum(dtype=accumulation_dtype(feature.dtype)))
+    lowest, highest = torch.aminmax(feature.detach())  # both are NaN if there is one
+    return ~(torch.isfinite(lowest) & torch.isfinite(highest))
 
 
 def _times(weight: Weight, tensor: Tensor) -> Tensor:

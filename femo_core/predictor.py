@@ -61,7 +61,8 @@ class AbstractPredictor(ABC):
     def update(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
         """The state after a full step with `feature`, (B, ...) of any floating dtype, at coordinate `step` (steps).
 
-        A coordinate equal to the last one replaces that anchor. The caller's tensor is neither kept nor changed.
+        A coordinate equal to the last one replaces that anchor (an adapted β stays as its first feature decided it).
+        The caller's tensor is neither kept nor changed.
         Raises StateError if shape, dtype or device differ from the recorded ones.
         """
         step = _coordinate(step)

@@ -13,7 +13,8 @@ class RunReport:
     total_steps: the sampler's steps. full_steps, predicted_steps: their indices, by whether the network ran in them.
     network_runs, network_runs_saved: calls of the network made and forecast instead (guidance may need two a step).
     seconds: wall time of the run. cache_bytes: most bytes that the buffers held.
-    betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample}.
+    betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample, the mean over
+        the sites}.
     reason: why nothing was skipped, else "". warnings: what the user should know.
     settings: the predictor's, the schedule's and the host's own words on the run.
     """

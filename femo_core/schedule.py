@@ -30,7 +30,7 @@ class Schedule:
         check_integer("cooldown_steps", self.cooldown_steps, 0)
 
     def is_full(self, step: int, total_steps: int) -> bool:
-        """Whether the network runs at `step` of a run of `total_steps` steps."""
+        """Whether the network runs at `step` of a run of `total_steps` steps. It does beyond its end."""
         since_warmup = step - (self.warmup_steps - 1)
         return since_warmup <= 0 or since_warmup % self.interval == 0 or step >= total_steps - self.cooldown_steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import kernels
 from .cache import FeatureCache
+from .errors import StateError
 from .predictor import AbstractPredictor
 from .report import RunReport
 from .schedule import Schedule
@@ -20,17 +21,18 @@ from .schedule import Schedule
 class ForecastSession:
     """The state of one run. Make one for each run, and `close` it (or drop it) afterwards.
 
-    A host calls `begin_step` before each evaluation of the model and then, for the streams and sites of a network
-    call, either `can_forecast` and `forecast`, or the network and, if `wants_features`, `record`. It says which it did
-    with `count_run`.
+    A host calls `begin_step` before each evaluation of the model, and for each call of the network asks `begin_call`:
+    either it puts `forecast`s in the network's place, or it runs the network and, for streams that `wants_features`,
+    gives them to `record`. It says which it did with `count_run`.
 
     Coordinates are steps, integers or fractions (samplers that evaluate the model between two steps). The schedule
     goes by the whole step below. Within one step, a stream's features are recorded at the first coordinate only:
     two anchors a fraction of a step apart would make a derivative of little but noise. The same coordinate once more
-    replaces the anchor.
+    replaces the anchor. A coordinate a step back (some samplers look ahead) is forecast, but not recorded; one that
+    goes back by more starts all streams afresh.
 
-    A stream that first appears in mid-run (a prompt with a start time) gets a warm-up of its own. A coordinate that
-    goes back by a step or more starts all streams afresh.
+    A stream that first appears in mid-run (a prompt with a start time), or comes back after missing a full step, gets
+    a warm-up of its own.
     """
 
     def __init__(self, schedule: Schedule, predictor: AbstractPredictor, total_steps: int):
@@ -49,45 +51,44 @@ class ForecastSession:
         self._saved = 0
         self._peak_bytes = 0
         self._nonfinite: dict[torch.device, Tensor] = {}
-        self._betas: list[tuple[float, Hashable, Tensor]] = []
+        self._betas: dict[tuple[float, Hashable], Tensor] = {}
         self._warnings: dict[str, None] = {}  # ordered, each once
-
-    def begin_step(self, step: float) -> None:
-        """The model is about to be evaluated at coordinate `step`."""
-        if math.floor(step) < math.floor(self._step):
-            self.cache.clear()
-            self._first_step.clear()
-            self._anchor.clear()
-        self._step = float(step)
-        self._seen.add(self.index)
-
-    @property
-    def step(self) -> float:
-        return self._step
 
     @property
     def index(self) -> int:
         """The whole step that the schedule goes by."""
         return math.floor(self._step)
 
-    def can_forecast(self, stream: Hashable, sites: Iterable[Hashable]) -> bool:
-        """Whether this step is to be predicted and every site of the stream has been recorded."""
+    def begin_step(self, step: float) -> None:
+        """The model is about to be evaluated at coordinate `step`."""
+        if math.floor(step) < self.index - 1:
+            for stream in list(self._first_step):
+                self._forget(stream)
+        self._step = float(step)
+        self._seen.add(self._counted_index())
+
+    def begin_call(self, streams: Sequence[Hashable], sites: Iterable[Hashable]) -> bool:
+        """The network is about to be called for `streams`. True if their features at `sites` are to be forecast.
+
+        It is so where the schedule has a predicted step and every stream is past its warm-up and was recorded, at
+        every site, at the full step before.
+        """
+        for stream in streams:
+            if self.index - math.floor(self._anchor.get(stream, self._step)) >= self.schedule.interval + 1:
+                self._forget(stream)
+            self._first_step.setdefault(stream, self.index)
         if self.schedule.is_full(self.index, self.total_steps):
             return False
-        if self._age(stream) < self.schedule.warmup_steps:
+        if any(self._age(stream) < self.schedule.warmup_steps for stream in streams):
             return False
-        return all((stream, site) in self.cache for site in sites)
+        return all((stream, site) in self.cache for site in sites for stream in streams)
 
     def wants_features(self, stream: Hashable) -> bool:
-        """Whether a full step's features of the stream are worth recording: some later step may be forecast from them.
-
-        Also notes the stream, whose warm-up counts from its first full step.
-        """
-        self._first_step.setdefault(stream, self.index)
+        """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them."""
         if self.index >= self._last_predicted or self._age(stream) < self.schedule.first_recorded_step:
             return False
-        anchor = self._anchor.get(stream, self._step)
-        return anchor == self._step or math.floor(anchor) != self.index
+        anchor = self._anchor.get(stream)
+        return anchor is None or anchor == self._step or math.floor(anchor) < self.index
 
     def forecast(self, stream: Hashable, site: Hashable) -> Tensor:
         """The feature (B, ...) forecast for the present step, a fresh tensor."""
@@ -96,15 +97,22 @@ class ForecastSession:
     def record(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> None:
         """Takes the features, (B, ...) by site, of a full step. They are copied, and may be the host's own.
 
-        Features that the session does not want are left alone.
+        Features that the session does not want are left alone. If their shape, dtype or device has changed, what was
+        recorded no longer fits: the stream starts afresh, with a warning.
         """
         if not self.wants_features(stream):
             return
+        try:
+            betas = [self._record_site(stream, site, feature) for site, feature in features.items()]
+        except StateError as error:
+            self.warn(f"features changed in mid-run, forecasting starts afresh: {error}")
+            self._forget(stream)
+            self._first_step[stream] = self.index
+            return
         self._anchor[stream] = self._step
-        betas = [self._record_site(stream, site, feature) for site, feature in features.items()]
         adapted = [beta for beta in betas if beta is not None]
         if adapted:
-            self._betas.append((self._step, stream, torch.stack(adapted).mean(0)))
+            self._betas[self._step, stream] = torch.stack(adapted).mean(0)
         self._peak_bytes = max(self._peak_bytes, self.cache.nbytes)
 
     def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor | None:
@@ -117,13 +125,21 @@ class ForecastSession:
     def _age(self, stream: Hashable) -> int:
         return self.index - self._first_step.get(stream, self.index)
 
+    def _forget(self, stream: Hashable) -> None:
+        self.cache.forget(stream)
+        self._anchor.pop(stream, None)
+        self._first_step.pop(stream, None)
+
+    def _counted_index(self) -> int:
+        return min(self.index, max(0, self.total_steps - 1))
+
     def count_run(self, saved: bool) -> None:
         """A call of the network was forecast instead (`saved`), or made."""
         if saved:
             self._saved += 1
         else:
             self._runs += 1
-            self._ran.add(self.index)
+            self._ran.add(self._counted_index())
 
     def warn(self, message: str) -> None:
         """Keeps a warning for the report, once."""
@@ -163,7 +179,7 @@ class ForecastSession:
         numbers: dict[Hashable, int] = {}
         return tuple(
             {"step": step, "stream": numbers.setdefault(stream, len(numbers)), "beta": [float(b) for b in beta.cpu()]}
-            for step, stream, beta in self._betas
+            for (step, stream), beta in self._betas.items()
         )
 
     def _why_nothing_was_saved(self) -> str:
@@ -174,6 +190,6 @@ class ForecastSession:
                 f"all {self.total_steps} steps fall into the warm-up ({self.schedule.warmup_steps}), the interval "
                 f"({self.schedule.interval}) or the cool-down ({self.schedule.cooldown_steps})"
             )
-        if not any(True for _ in self.cache):
+        if not len(self.cache):
             return "no feature could be recorded"
         return "no stream of features lasted from one full step to the next"

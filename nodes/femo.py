@@ -51,8 +51,10 @@ class FeMoCache(io.ComfyNode):
     @classmethod
     def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
                 cooldown_steps, site) -> io.NodeOutput:
+        if not enabled:
+            return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max),
             schedule=Schedule(interval, warmup_steps, cooldown_steps),
-            site=site, enabled=enabled, node="FeMo Cache", node_id=cls.hidden.unique_id,
+            site=site, node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

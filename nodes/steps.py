@@ -15,7 +15,7 @@ class StepClock:
 
     sigmas: the run's levels, one more than steps. Samplers that evaluate the model between two steps get fractions,
     those that evaluate a level twice get the same coordinate twice. Levels given by hand that do not fall steadily
-    (repeated, rising) have no inverse: then evaluations are counted, one a step.
+    (repeated, rising) have no inverse: then evaluations are counted, one a step. Past the last step all is full.
     """
 
     def __init__(self, sigmas: Sequence[float]):
@@ -24,15 +24,11 @@ class StepClock:
         self._ascending = [-sigma for sigma in sigmas] if falling else None
         self._evaluations = 0
 
-    @property
-    def needs_sigma(self) -> bool:
-        return self._ascending is not None
-
     def step(self, sigma: float) -> float:
-        """The coordinate, 0 … total_steps, of an evaluation at noise level `sigma`."""
+        """The coordinate, from 0 on, of the next evaluation, at noise level `sigma`."""
+        self._evaluations += 1
         if self._ascending is None:
-            self._evaluations += 1
-            return float(min(self._evaluations, max(1, self.total_steps)) - 1)
+            return float(self._evaluations - 1)
         after = bisect_right(self._ascending, -sigma)
         if after == 0:
             return 0.0

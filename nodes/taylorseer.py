@@ -33,8 +33,10 @@ class TaylorSeerCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, enabled, interval, max_order, warmup_steps, cooldown_steps, site) -> io.NodeOutput:
+        if not enabled:
+            return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=TaylorSeer(max_order),
             schedule=Schedule(interval, warmup_steps, cooldown_steps),
-            site=site, enabled=enabled, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
+            site=site, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
         )))

@@ -45,9 +45,8 @@ class FeMo(AbstractPredictor):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("beta", "beta_min", "beta_max"):
-            value = getattr(self, name)
-            check_number(name, value, "between −1 and 1, both excluded", -1.0 < value < 1.0)
-        check_number("gamma", self.gamma, "0 or more (0 keeps beta fixed)", self.gamma >= 0.0)
+            check_number(name, getattr(self, name), "between −1 and 1, both excluded", lambda value: -1.0 < value < 1.0)
+        check_number("gamma", self.gamma, "0 or more (0 keeps beta fixed)", lambda value: value >= 0.0)
         if self.beta_min > self.beta_max:
             raise ValueError(f"beta_min must not exceed beta_max; got {self.beta_min} > {self.beta_max}")
         if self.gamma > 0.0 and not self.beta_min <= self.beta <= self.beta_max:

@@ -10,8 +10,11 @@ from . import BlockList, Branch, Family
 def _is_flux(diffusion_model: nn.Module) -> bool:
     from comfy.ldm.flux.model import Flux
 
-    # FLUX.2 is the same class with its modulations outside the blocks: another family.
-    return type(diffusion_model) is Flux and not getattr(diffusion_model.params, "global_modulation", False)
+    if type(diffusion_model) is not Flux:
+        return False
+    # The same class serves FLUX.2 (modulations outside the blocks) and models without a pooled prompt: other families.
+    params = diffusion_model.params
+    return not getattr(params, "global_modulation", False) and params.vec_in_dim is not None
 
 
 FAMILY = Family(

@@ -39,6 +39,17 @@ def hooked(*handles: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def watching_blocks(model: nn.Module, family: Family, ran: list[str]) -> Iterator[None]:
+    """Notes in `ran` which block lists run while it is open: on a predicted step none should."""
+    def noting(name: str) -> Callable[..., None]:
+        return lambda *_: ran.append(name)
+
+    names = [blocks.attribute for blocks in family.block_lists if len(model.get_submodule(blocks.attribute))]
+    with hooked(*(model.get_submodule(f"{name}.0").register_forward_pre_hook(noting(name)) for name in names)):
+        yield
+
+
 def with_replaced_blocks(options: dict[str, Any], blocks: dict[tuple[str, int], Callable[..., Any]]) -> dict[str, Any]:
     """A copy of transformer_options in which `blocks` take the place of any other replacement."""
     replaced = dict(options.get("patches_replace", {}))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..families import BlockList, Branch, Family
@@ -64,6 +65,8 @@ def _replacement(blocks: BlockList, index: int, block: nn.Module,
         for branch in blocks.branches:
             gate = modulations[branch.modulation][branch.part].gate  # (B, 1, D)
             states[branch.state] = states[branch.state] + gate * forecast(_name(blocks, index, branch))
+        if args["vec"].dtype == torch.float16:  # hosts keep float16 states finite, block by block
+            states = {name: torch.nan_to_num(state) for name, state in states.items()}
         return states
 
     return replacement

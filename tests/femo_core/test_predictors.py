@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from no_read_back import NoReadBack
 from reference import Reference
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from femo_core import FeMo, StateError, TaylorSeer
 
@@ -168,24 +168,40 @@ def test_a_repeated_coordinate_replaces_the_last_anchor(kind, repeat, device):
 
 # How far a forecast in half precision is from the float64 one, over the largest value: features bf16/fp16 in and out,
 # N = 8, a smooth curve. Arithmetic is float32; the buffers are rounded to the feature's dtype, and so is the result.
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 1.25 * 2**-8), (torch.float16, 1.25 * 2**-11)])
+# From the same rounded features it is one rounding. From the exact ones it is more, at any precision of the arithmetic:
+# a derivative across one step, as the warm-up gives it, enlarges what rounding took from the features up to N-fold.
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("kind", ["taylor", "femo", "adapted"])
-def test_half_precision_is_one_rounding_from_float64(kind, order, dtype, bound, device):
-    predictor, reference = PREDICTORS[kind](order)
+def test_half_precision_against_float64(kind, order, dtype, unit, device):
+    predictor, rounded = PREDICTORS[kind](order)
+    _, exact = PREDICTORS[kind](order)
     rng = np.random.default_rng(2)
     phase, frequency = rng.uniform(0, 6, SHAPE), rng.uniform(0.5, 2.0, SHAPE)
-    state, worst = predictor.init(), 0.0
+    state, of_arithmetic, in_all = predictor.init(), 0.0, {}
     for step in (1, 2, 10, 18, 26, 34):
-        feature = torch.tensor(np.sin(phase + frequency * step / 50), device=device).to(dtype)
+        truth = np.sin(phase + frequency * step / 50)
+        feature = torch.tensor(truth, device=device).to(dtype)
         state = predictor.update(state, feature, step)
-        reference.update(feature.double().cpu().numpy(), step)
+        rounded.update(feature.double().cpu().numpy(), step)
+        exact.update(truth, step)
         for ahead in range(1, 8):
             forecast = predictor.predict(state, step + ahead)
             assert forecast.dtype == dtype
-            worst = max(worst, relative(forecast, reference.predict(step + ahead)))
-    print(f"{kind} O={order} {dtype}: {worst:.2e} of the largest value")
-    assert worst < bound
+            of_arithmetic = max(of_arithmetic, relative(forecast, rounded.predict(step + ahead)))
+            in_all[step] = max(in_all.get(step, 0.0), relative(forecast, exact.predict(step + ahead)))
+    after_warmup = max(error for step, error in in_all.items() if step > 10)
+    print(f"{kind} O={order} {dtype}: arithmetic {of_arithmetic:.2e}, in all {max(in_all.values()):.2e} at worst and "
+          f"{after_warmup:.2e} once the warm-up is behind, of the largest value")
+    assert of_arithmetic < 1.25 * unit
+    assert max(in_all.values()) < 10 * unit
+    assert after_warmup < 5 * unit
+
+
+def test_a_float16_forecast_stays_finite(device):
+    predictor = TaylorSeer(1)
+    state = run(predictor, {0: np.full((1, 2), 60000.0), 1: np.full((1, 2), 62000.0)}, device, torch.float16)
+    assert predictor.predict(state, 9).tolist() == [[65504.0, 65504.0]]
 
 
 def test_half_precision_accumulates_in_float32(device):
@@ -195,12 +211,7 @@ def test_half_precision_accumulates_in_float32(device):
     assert combine([1.0, 1.0, 1.0], terms).item() == 1.0
 
 
-class NoReadBack(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert "_local_scalar_dense" not in str(func), "a value was read back from the device"
-        return func(*args, **(kwargs or {}))
-
-
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("kind", PREDICTORS)
 @pytest.mark.parametrize("order", range(5))
 def test_nothing_is_read_back_from_the_device(kind, order, device):
@@ -297,6 +308,7 @@ def test_a_feature_must_be_a_floating_batch(feature):
     (lambda: FeMo(beta=1.0), "beta must be between −1 and 1, both excluded; got 1.0"),
     (lambda: FeMo(beta=-1.5), "beta must be"),
     (lambda: FeMo(beta=float("nan")), "beta must be"),
+    (lambda: FeMo(beta="much"), "beta must be between −1 and 1, both excluded; got 'much'"),
     (lambda: FeMo(gamma=-0.1), "gamma must be 0 or more"),
     (lambda: FeMo(beta_min=0.5, beta_max=0.4), "beta_min must not exceed beta_max; got 0.5 > 0.4"),
     (lambda: FeMo(beta=0.9, gamma=0.01), "got 0.9 outside 0.2 … 0.45: widen the bounds or set gamma to 0"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from no_read_back import NoReadBack
 
 from femo_core import FeatureCache, FeMo, ForecastSession, Schedule, StateError, TaylorSeer
 
@@ -20,7 +21,7 @@ def drive(session, steps, streams=("a",), feature=lambda step: torch.full((2, 3)
     for step in steps:
         session.begin_step(step)
         for stream in streams:
-            if session.can_forecast(stream, ["x"]):
+            if session.begin_call([stream], ["x"]):
                 forecast = session.forecast(stream, "x")
                 torch.testing.assert_close(forecast, feature(step))
                 session.count_run(saved=True)
@@ -62,7 +63,7 @@ def test_features_before_the_last_two_warmup_steps_are_not_recorded():
     wanted = []
     for step in range(6):
         session.begin_step(step)
-        if session.can_forecast("a", ["x"]):
+        if session.begin_call(["a"], ["x"]):
             continue
         if session.wants_features("a"):
             wanted.append(step)
@@ -75,7 +76,7 @@ def test_nothing_is_recorded_that_no_step_will_use():
     wanted = []
     for step in range(10):
         session.begin_step(step)
-        if not session.can_forecast("a", ["x"]) and session.wants_features("a"):
+        if not session.begin_call(["a"], ["x"]) and session.wants_features("a"):
             wanted.append(step)
             session.record("a", {"x": torch.zeros(1, 1)})
     assert wanted == [0, 1, 5]  # 9 is full, but the last
@@ -108,7 +109,7 @@ def test_streams_do_not_mix():
         session.begin_step(step)
         for sign, stream in ((1, "cond"), (-1, "uncond")):
             truth = torch.full((1, 2), float(sign * step))
-            if session.can_forecast(stream, ["x"]):
+            if session.begin_call([stream], ["x"]):
                 torch.testing.assert_close(session.forecast(stream, "x"), truth)
             else:
                 session.record(stream, {"x": truth})
@@ -118,11 +119,13 @@ def test_a_missing_site_is_a_full_step():
     session = ForecastSession(Schedule(6, 2), TaylorSeer(1), 20)
     for step in range(2):
         session.begin_step(step)
+        session.begin_call(["a"], ["x"])
         session.record("a", {"x": torch.zeros(1, 1)})
     session.begin_step(2)
-    assert session.can_forecast("a", ["x"])
-    assert not session.can_forecast("a", ["x", "y"])
-    assert not session.can_forecast("b", ["x"])
+    assert session.begin_call(["a"], ["x"])
+    assert not session.begin_call(["a"], ["x", "y"])
+    assert not session.begin_call(["b"], ["x"])
+    assert not session.begin_call(["a", "b"], ["x"])
 
 
 def test_fractional_steps_follow_the_step_below_and_only_its_first_features_are_recorded():
@@ -135,15 +138,57 @@ def test_a_coordinate_that_goes_back_starts_afresh():
     session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
     drive(session, range(8))
     session.begin_step(2)
-    assert not session.can_forecast("a", ["x"])
+    assert not session.begin_call(["a"], ["x"])
     assert session.cache.nbytes == 0
 
 
-def test_a_changed_shape_starts_the_site_afresh():
+def test_a_look_ahead_of_a_step_is_no_going_back():
+    """heunpp2 evaluates i, i + 1, i + 2 and returns to i + 1."""
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
+    ran = drive(session, [step + ahead for step in range(10) for ahead in range(3)])
+    assert set(ran["a"]) == {0, 1, 5, 9}
+
+
+def test_evaluations_past_the_last_step_are_full_and_not_counted_as_steps():
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 7)
+    assert drive(session, range(9))["a"] == [0, 1, 5, 7, 8]
+    report = session.report(0.0)
+    assert (report.full_steps, report.predicted_steps) == ((0, 1, 5, 6), (2, 3, 4))
+
+
+def test_a_stream_that_missed_a_full_step_starts_afresh():
+    session = ForecastSession(Schedule(6, 3), TaylorSeer(1), 50)
+    drive(session, range(5), streams=("a", "gone"))
+    drive(session, range(5, 33))
+    ran = drive(session, range(33, 40), streams=("a", "gone"))
+    assert ran["gone"] == [33, 34, 35, 38]
+
+
+def test_a_changed_shape_starts_the_stream_afresh_with_one_warning():
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 20)
+    for step in range(12):
+        session.begin_step(step)
+        shape = (1, 4) if step < 4 else (1, 9)
+        if session.begin_call(["a"], ["x"]):
+            assert step < 5 or session.forecast("a", "x").shape == shape
+        else:
+            session.record("a", {"x": torch.zeros(shape)})
+    warnings = session.report(0.0).warnings
+    assert len(warnings) == 1
+    assert "forecasting starts afresh" in warnings[0]
+
+
+def test_a_cache_refuses_another_shape():
     cache = FeatureCache(TaylorSeer(1))
     cache.record("a", "x", torch.zeros(1, 4), 0)
-    cache.record("a", "x", torch.ones(1, 9), 1)
-    assert torch.equal(cache.forecast("a", "x", 5), torch.ones(1, 9))
+    with pytest.raises(StateError, match=r"\(1, 9\)"):
+        cache.record("a", "x", torch.ones(1, 9), 1)
+
+
+def test_a_repeated_coordinate_has_one_beta():
+    session = ForecastSession(Schedule(4, 2), FeMo(1, gamma=0.01), 12)
+    drive(session, [step for step in range(12) for _ in range(2)])
+    assert [entry["step"] for entry in session.report(0.0).betas] == [5.0, 9.0]
 
 
 def test_forecasting_an_unknown_stream_is_refused():
@@ -157,6 +202,7 @@ def test_nan_and_infinity_are_noticed_at_the_end(bad, dtype, device):
     session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
     for step in (0, 1, 5):
         session.begin_step(step)
+        session.begin_call(["a"], ["x"])
         feature = torch.ones(2, 5, device=device, dtype=dtype)
         if step == 1:
             feature[1, 3] = bad
@@ -167,8 +213,31 @@ def test_nan_and_infinity_are_noticed_at_the_end(bad, dtype, device):
 def test_large_finite_features_are_no_infinity(device):
     session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 12)
     session.begin_step(0)
-    session.record("a", {"x": torch.full((64, 64), 60000.0, device=device, dtype=torch.float16)})
+    session.record("a", {
+        "x": torch.full((64, 64), 60000.0, device=device, dtype=torch.float16),
+        "y": torch.full((64, 64), 1e38, device=device),
+    })
     assert session.report(0.0).warnings == ()
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_a_run_reads_nothing_back_before_its_report(device):
+    session = ForecastSession(Schedule(4, 2), FeMo(2, gamma=0.01), 12)
+    features = [torch.randn(2, 3, device=device) for _ in range(12)]
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with NoReadBack():
+            for step, feature in enumerate(features):
+                session.begin_step(step)
+                if session.begin_call(["a"], ["x"]):
+                    session.forecast("a", "x")
+                else:
+                    session.record("a", {"x": feature})
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert session.report(0.0).betas
 
 
 def test_close_frees_the_buffers():

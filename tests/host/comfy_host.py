@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     from comfy.cli_args import args
 
     args.cpu = True
+    import comfy.controlnet
     import comfy.ldm.flux.model
     import comfy.model_base
     import comfy.model_management
@@ -115,9 +116,9 @@ def sample(model: Any, *, steps: int = 12, sampler: str = "euler", cfg: float = 
 
 
 def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: int = 3, cooldown: int = 0,
-                site: str = "hidden", enabled: bool = True) -> Any:
+                site: str = "hidden") -> Any:
     return attach_module.attach(model, attach_module.CacheConfig(
-        predictor or femo_core.TaylorSeer(1), femo_core.Schedule(interval, warmup, cooldown), site, enabled))
+        predictor or femo_core.TaylorSeer(1), femo_core.Schedule(interval, warmup, cooldown), site))
 
 
 class RunCounter:

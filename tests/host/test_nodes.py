@@ -78,6 +78,15 @@ def execute():
     return execute
 
 
+@pytest.mark.parametrize("node_id", NODES)
+def test_switched_off_the_model_passes_through_whatever_the_other_inputs_say(node_id):
+    model, node = build_flux(), NODES[node_id]
+    values = settings(node_id, enabled=False)
+    if node_id == "FeMoCache":
+        values |= {"beta": 0.9, "gamma": 0.1}
+    assert node.execute(model=model, **values).result[0] is model
+
+
 def test_the_defaults_make_a_patched_clone(execute):
     for node_id in NODES:
         model = execute(node_id)
