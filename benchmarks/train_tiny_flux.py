@@ -1,4 +1,4 @@
-"""Trains the tiny Flux: `python benchmarks/train_tiny_flux.py` (about 40 minutes on 2 cores).
+"""Trains the tiny Flux: `python benchmarks/train_tiny_flux.py` (about 35 minutes on 2 cores).
 
 Phase 1: rectified flow on drawings, one prompt in ten left out, guidance embedding fixed at 1. Phase 2: guidance
 distillation, as in FLUX.1-dev: with guidance g the network learns what phase 1's network gives under classifier-free
