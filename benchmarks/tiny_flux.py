@@ -75,8 +75,9 @@ class Codec:
 
 def shifted_sigmas(steps: int, shift: float = SHIFT) -> list[float]:
     """Noise levels 1 … 0, `steps` + 1 of them, spaced as ComfyUI's "simple" scheduler spaces them for Flux."""
-    times = [1 - i / steps for i in range(steps)]
-    return [math.exp(shift) / (math.exp(shift) + 1 / t - 1) for t in times] + [0.0]
+    times = [1 - i / steps for i in range(steps + 1)]
+    factor = math.exp(shift)
+    return [factor * t / (1 + (factor - 1) * t) for t in times]
 
 
 def sample_euler(velocity: Callable[[int, Tensor, float], Tensor], noise: Tensor, sigmas: list[float],

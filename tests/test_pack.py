@@ -99,3 +99,12 @@ def test_nothing_here_depends_on_where_it_was_made():
         path = ROOT / name
         if path.suffix in {".py", ".md", ".json", ".toml", ".txt", ".js", ""} and path.is_file():
             assert not pattern.search(path.read_text(encoding="utf-8")), name
+
+
+def test_every_link_of_the_docs_leads_somewhere():
+    for path in (ROOT / "README.md", ROOT / "benchmarks" / "checkpoints" / "README.md"):
+        text = path.read_text(encoding="utf-8")
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+        assert links
+        for link in links:
+            assert (path.parent / link).exists(), link
