@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 
 import pytest
@@ -450,8 +451,10 @@ def test_blocks_that_another_pack_keeps_running_are_said(flux, caplog, reports, 
     network = flux.model.diffusion_model
     original = network.forward_orig
 
-    def deaf(*args, transformer_options, **kwargs):
-        return original(*args, transformer_options={**transformer_options, "patches_replace": {}}, **kwargs)
+    def deaf(*args, **kwargs):
+        call = inspect.signature(original).bind(*args, **kwargs)
+        call.arguments["transformer_options"] = {**call.arguments["transformer_options"], "patches_replace": {}}
+        return original(*call.args, **call.kwargs)
 
     plain = sample(accelerated(flux))
     monkeypatch.setattr(network, "forward_orig", deaf, raising=False)
