@@ -17,8 +17,8 @@ from hosts import server_environment, version
 
 from femo_core import Schedule
 
-# PSNR of the latents to the full run's that a run must reach, in dB. Measured on 0.29.0, 0.8.0 and 0.3.64 alike: 33.2 for
-# the example workflow (N = 6, no cool-down); 42.1 at hidden, 42.3 at module, 40.1 at output (N = 4, one cool-down step).
+# PSNR of the latents to the full run's that a run must reach, in dB. Measured on 0.29.0, 0.8.0 and 0.3.64 alike: 33.2
+# for the example workflow (N = 6, no cool-down); 42.1 at hidden, 42.3 at module, 40.1 at output (N = 4, cool-down 1).
 CLOSE, CLOSER = 30.0, 38.0
 FOLDER = "any name, 2.0"  # of the pack in custom_nodes: a space, a comma and a dot
 
