@@ -6,6 +6,7 @@ Prints a table and writes contact_sheet.png (the pictures) and betas.png (Adapte
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,24 +53,25 @@ def psnr(pixels: Tensor, reference: Tensor) -> float:
     return (10 * torch.log10(4 / (pixels - reference).square().mean((1, 2, 3)))).mean().item()
 
 
-def plan(cooldown: int) -> list[tuple[str, int, AbstractPredictor, Schedule]]:
+def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS,
+         cooldown: int = 1) -> list[tuple[str, int, AbstractPredictor, Schedule]]:
     """Name, steps, predictor and schedule of every run; the first is the full one."""
     everything = Schedule(interval=1)
-    runs = [("full", STEPS, TaylorSeer(1), everything)]
-    for interval in INTERVALS:
+    runs: list[tuple[str, int, AbstractPredictor, Schedule]] = [("full", steps, TaylorSeer(1), everything)]
+    for interval in intervals:
         schedule = Schedule(interval, warmup_steps=3, cooldown_steps=cooldown)
-        full_steps = len(schedule.full_steps(STEPS))
+        full_steps = len(schedule.full_steps(steps))
         runs.append((f"{full_steps} steps only", full_steps, TaylorSeer(1), everything))
-        runs += [(f"{name}, N={interval}", STEPS, method, schedule) for name, method in METHODS.items()]
+        runs += [(f"{name}, N={interval}", steps, method, schedule) for name, method in METHODS.items()]
     return runs
 
 
-def run_all(cooldown: int) -> list[Row]:
+def run_all(runs: list[tuple[str, int, AbstractPredictor, Schedule]]) -> list[Row]:
+    """The pictures and figures of a `plan`."""
     model, codec, job = load_tiny_flux(), Codec.load(), Job(PROMPTS)
     full_flops, predicted_flops = count_flops(model, job)
     sample(model, job, 2, TaylorSeer(1), Schedule(1))  # warms up the allocator and the thread pool
     rows: list[Row] = []
-    runs = plan(cooldown)
     with tqdm(total=sum(steps for _, steps, _, _ in runs), unit="step") as progress:
         for name, steps, predictor, schedule in runs:
             progress.set_description(name.ljust(24))
@@ -80,7 +82,7 @@ def run_all(cooldown: int) -> list[Row]:
             rows.append(Row(
                 name, pixels, report,
                 psnr=psnr(pixels, first.pixels) if first else float("inf"),
-                flops_speedup=STEPS * full_flops / flops,
+                flops_speedup=runs[0][1] * full_flops / flops,
                 wall_speedup=first.report.seconds / report.seconds if first else 1.0,
             ))
     return rows
@@ -119,7 +121,7 @@ def beta_chart(rows: list[Row], path: Path) -> None:
         steps = [entry["step"] for entry in row.report.betas]
         for i in range(len(row.pixels)):
             axis.plot(steps, [entry["beta"][i] for entry in row.report.betas], marker=".", linewidth=0.8)
-        axis.set(title=row.name, xlabel="step", xlim=(0, STEPS))
+        axis.set(title=row.name, xlabel="step", xlim=(0, row.report.total_steps))
     axes[0][0].set_ylabel("β, one line a sample")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -128,15 +130,17 @@ def beta_chart(rows: list[Row], path: Path) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--steps", type=int, default=STEPS)
+    arguments.add_argument("--intervals", type=int, nargs="+", default=INTERVALS)
     arguments.add_argument("--cooldown", type=int, default=1, help="cool-down steps; the papers use 0")
     arguments.add_argument("--out", type=Path, default=Path("out/demo"))
     options = arguments.parse_args()
-    rows = run_all(options.cooldown)
+    rows = run_all(plan(options.steps, options.intervals, options.cooldown))
     options.out.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows, options.out / "contact_sheet.png")
     beta_chart(rows, options.out / "betas.png")
     (options.out / "table.md").write_text(table(rows) + "\n")
-    print(f"\n{len(PROMPTS)} drawings, Euler, {STEPS} steps, warm-up 3, cool-down {options.cooldown}, "
+    print(f"\n{len(PROMPTS)} drawings, Euler, {options.steps} steps, warm-up 3, cool-down {options.cooldown}, "
           f"{torch.get_num_threads()} threads\n\n{table(rows)}\n")
     print(f"pictures: {options.out / 'contact_sheet.png'}, β: {options.out / 'betas.png'}")
 

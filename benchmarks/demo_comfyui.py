@@ -46,13 +46,13 @@ def report_of(data: dict[str, Any]) -> RunReport:
     return RunReport(**{field.name: data[field.name] for field in dataclasses.fields(RunReport)})
 
 
-def run_all(client: Client, base: dict[str, Any], cooldown: int) -> list[demo.Row]:
+def run_all(client: Client, base: dict[str, Any]) -> list[demo.Row]:
     codec = Codec.load()
     full_flops, predicted_flops = count_flops(load_tiny_flux(), Job((PROMPT,) * BATCH))
     rows: list[demo.Row] = []
-    warm_up = prompt_for(base, 2, *demo.plan(cooldown)[0][2:])
+    warm_up = prompt_for(base, 2, *demo.plan()[0][2:])
     client.run(warm_up)  # loads the model
-    for name, steps, predictor, schedule in tqdm(demo.plan(cooldown), unit="run"):
+    for name, steps, predictor, schedule in tqdm(demo.plan(), unit="run"):
         messages = client.run(prompt_for(base, steps, predictor, schedule))
         report, pixels = report_of(client.report(messages)), codec.decode(client.latent(messages, "8"))
         first = rows[0] if rows else None
@@ -74,7 +74,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with (tempfile.TemporaryDirectory() as folder,
           comfy_server(host, Path(folder) / "base", environment=server_environment(host)) as client):
-        rows = run_all(client, workflow("flux_femo.json", version(host)), cooldown=1)
+        rows = run_all(client, workflow("flux_femo.json", version(host)))
     demo.contact_sheet(rows, out / "contact_sheet.png")
     demo.beta_chart(rows, out / "betas.png")
     (out / "table.md").write_text(demo.table(rows) + "\n")

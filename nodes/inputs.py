@@ -24,7 +24,7 @@ def interval() -> io.Input:
     return io.Int.Input(
         "interval", default=6, min=1, max=20,
         tooltip="N in the papers: after the warm-up the network runs on every N-th step, the others are forecast. "
-                "1 turns forecasting off. Sensible: 2–4 at 20–28 steps, 4–8 at 50 steps.")
+                "1 turns forecasting off. Sensible: 2–3 at 20–28 steps, 4–6 at 50 steps; the papers go to 10.")
 
 
 def max_order() -> io.Input:

@@ -100,9 +100,8 @@ def test_an_unknown_word_is_refused():
 
 
 def test_the_demo_writes_its_table_and_pictures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "STEPS", 12)
     monkeypatch.setattr(demo, "PROMPTS", JOB.prompts)
-    monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["demo.py", "--steps", "12", "--intervals", "4", "--out", str(tmp_path)])
     demo.main()
     printed = capsys.readouterr().out
     assert "| TaylorSeer O=1, N=4 | 6 of 12 |" in printed
