@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from femo_core import Schedule
 # PSNR of the latents to the full run's that a run must reach, in dB. Measured on 0.29.0, 0.8.0 and 0.3.64 alike: 33.2
 # for the example workflow (N = 6, no cool-down); 42.1 at hidden, 42.3 at module, 40.1 at output (N = 4, cool-down 1).
 CLOSE, CLOSER = 30.0, 38.0
-FOLDER = "any name, 2.0"  # of the pack in custom_nodes: a space, a comma and a dot
+FOLDER = "any name 2.0"  # of the pack in custom_nodes: spaces and a dot
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,14 @@ def psnr(latent: torch.Tensor, reference: torch.Tensor) -> float:
 def test_the_pack_loads_under_any_name_through_a_link_without_a_warning(server):
     assert {"FeMoCache", "TaylorSeerCache"} <= server.get("/object_info").json().keys()
     log = server.log.read_text()
-    assert re.search(r"[\d.]+ seconds: .*any name, 2\.0", log)
+    assert re.search(r"[\d.]+ seconds: .*any name 2\.0", log)
     assert not re.search(r"(IMPORT FAILED|Cannot import).*any name", log)
+
+
+@pytest.mark.parametrize("node_id", ["FeMoCache", "TaylorSeerCache"])
+def test_the_help_pages_are_served(server, node_id):
+    page = server.get(f"/extensions/{quote(FOLDER)}/docs/{node_id}.md").text
+    assert page == (ROOT / "web" / "docs" / f"{node_id}.md").read_text()
 
 
 def test_the_example_workflow_runs_the_network_ten_times_of_fifty(server, prompt, full):
