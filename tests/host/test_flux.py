@@ -243,6 +243,7 @@ def test_area_prompts_share_a_uuid_with_their_opposite_but_no_stream(flux, calls
     for streams in streams_by_step(calls).values():
         assert len(set(streams)) == len(streams) > 2
         assert len({stream[0] for stream in streams}) < len(streams)  # the uuids alone are not unique
+        assert {stream[-1] for stream in streams} == {0}  # and nothing had to be told apart by its order
     assert len({frozenset(streams) for streams in streams_by_step(calls).values()}) == 1
     assert reports[0].full_steps == femo_core.Schedule(3, 3).full_steps(12)
 
@@ -270,6 +271,7 @@ def test_skip_layer_guidance_calls_again_under_the_same_uuid(flux, calls, report
     for streams in streams_by_step(calls).values():
         assert len(set(streams)) == len(streams) == 3
         assert len({stream[0] for stream in streams}) == 2
+        assert {stream[-1] for stream in streams} == {0}
     assert reports[0].full_steps == femo_core.Schedule(3, 3).full_steps(12)
 
 
