@@ -75,8 +75,8 @@ class Client:
 
 
 @contextmanager
-def comfy_server(host: Path, folder: Path, pack: str = "femo", environment: dict[str, str] | None = None,
-                 python: str = sys.executable) -> Iterator[Client]:
+def comfy_server(host: Path, folder: Path, pack: str = "femo",
+                 environment: dict[str, str] | None = None) -> Iterator[Client]:
     """Starts `host`'s main.py with `folder` as its base directory; the pack is linked in under the name `pack`.
 
     environment: added to this process's own. Raises RuntimeError, with the end of the log, if it does not come up.
@@ -92,7 +92,7 @@ def comfy_server(host: Path, folder: Path, pack: str = "femo", environment: dict
         port = free.getsockname()[1]
     log = folder / "server.log"
     command = [
-        python, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+        sys.executable, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
         "--base-directory", str(folder), "--disable-all-custom-nodes", "--whitelist-custom-nodes", pack,
         "femo_test_nodes", "--disable-api-nodes", "--database-url", f"sqlite:///{folder / 'db.sqlite'}",
     ]
@@ -119,10 +119,15 @@ def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"ComfyUI did not start; the end of its log:\n{client.log.read_text()[-3000:]}")
 
 
+def loads_small_fluxes(host_version: str) -> bool:
+    """Whether the host's UNETLoader reads the number of heads off the weights; before 0.29 it takes FLUX.1's 24."""
+    return tuple(int(part) for part in host_version.split(".")[:2]) >= (0, 29)
+
+
 def workflow(name: str, host_version: str) -> dict[str, Any]:
-    """An API-format workflow of this repo. Hosts before 0.29 load the tiny Flux with the test loader."""
+    """An API-format workflow of this repo, with the test loader where the host's own can't load the tiny Flux."""
     prompt = json.loads((ROOT / "example_workflows" / "api" / name).read_text())
-    if tuple(int(part) for part in host_version.split(".")[:2]) < (0, 29):
+    if not loads_small_fluxes(host_version):
         for node in prompt.values():
             if node["class_type"] == "UNETLoader":
                 node["class_type"] = "TinyFluxLoader"

@@ -69,7 +69,7 @@ def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS,
 def run_all(runs: list[tuple[str, int, AbstractPredictor, Schedule]]) -> list[Row]:
     """The pictures and figures of a `plan`."""
     model, codec, job = load_tiny_flux(), Codec.load(), Job(PROMPTS)
-    full_flops, predicted_flops = count_flops(model, job)
+    flops = count_flops(model, job)
     sample(model, job, 2, TaylorSeer(1), Schedule(1))  # warms up the allocator and the thread pool
     rows: list[Row] = []
     with tqdm(total=sum(steps for _, steps, _, _ in runs), unit="step") as progress:
@@ -77,15 +77,20 @@ def run_all(runs: list[tuple[str, int, AbstractPredictor, Schedule]]) -> list[Ro
             progress.set_description(name.ljust(24))
             latent, report = sample(model, job, steps, predictor, schedule, lambda _: progress.update())
             pixels = codec.decode(latent)
-            flops = report.network_runs * full_flops + report.network_runs_saved * predicted_flops
-            first = rows[0] if rows else None
-            rows.append(Row(
-                name, pixels, report,
-                psnr=psnr(pixels, first.pixels) if first else float("inf"),
-                flops_speedup=runs[0][1] * full_flops / flops,
-                wall_speedup=first.report.seconds / report.seconds if first else 1.0,
-            ))
+            rows.append(measured(name, pixels, report, flops, rows[0] if rows else None))
     return rows
+
+
+def measured(name: str, pixels: Tensor, report: RunReport, flops: tuple[int, int], full: Row | None) -> Row:
+    """A run beside the `full` one (None if it is that one); flops of a full and of a predicted step."""
+    reference = full.report if full else report
+    spent = report.network_runs * flops[0] + report.network_runs_saved * flops[1]
+    return Row(
+        name, pixels, report,
+        psnr=psnr(pixels, full.pixels) if full else float("inf"),
+        flops_speedup=reference.network_runs * flops[0] / spent,
+        wall_speedup=reference.seconds / report.seconds,
+    )
 
 
 def table(rows: list[Row]) -> str:

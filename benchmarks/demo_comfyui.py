@@ -48,21 +48,14 @@ def report_of(data: dict[str, Any]) -> RunReport:
 
 def run_all(client: Client, base: dict[str, Any]) -> list[demo.Row]:
     codec = Codec.load()
-    full_flops, predicted_flops = count_flops(load_tiny_flux(), Job((PROMPT,) * BATCH))
+    flops = count_flops(load_tiny_flux(), Job((PROMPT,) * BATCH))
     rows: list[demo.Row] = []
     warm_up = prompt_for(base, 2, *demo.plan()[0][2:])
     client.run(warm_up)  # loads the model
     for name, steps, predictor, schedule in tqdm(demo.plan(), unit="run"):
         messages = client.run(prompt_for(base, steps, predictor, schedule))
         report, pixels = report_of(client.report(messages)), codec.decode(client.latent(messages, "8"))
-        first = rows[0] if rows else None
-        rows.append(demo.Row(
-            name, pixels, report,
-            psnr=demo.psnr(pixels, first.pixels) if first else float("inf"),
-            flops_speedup=demo.STEPS * full_flops
-            / (report.network_runs * full_flops + report.network_runs_saved * predicted_flops),
-            wall_speedup=first.report.seconds / report.seconds if first else 1.0,
-        ))
+        rows.append(demo.measured(name, pixels, report, flops, rows[0] if rows else None))
     return rows
 
 

@@ -20,11 +20,11 @@ SHIFT = 1.15  # ComfyUI's default for Flux: exp(1.15) ≈ 3.16, the "timestep sh
 LATENT_SHIFT, LATENT_SCALE = 0.1159, 0.3611
 
 
-def load_tiny_flux(path: Path = CHECKPOINTS / "tiny_flux.safetensors", dtype: torch.dtype = torch.float32) -> Flux:
+def load_tiny_flux(path: Path = CHECKPOINTS / "tiny_flux.safetensors") -> Flux:
     weights = load_file(path)
     model = Flux(FluxConfig.from_state_dict(weights))
     model.load_state_dict(weights)
-    return model.to(dtype).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def encode_prompts(prompts: list[str], dim: int = 64) -> Tensor:
@@ -64,12 +64,10 @@ class Codec:
 
     def encode(self, pixels: Tensor) -> Tensor:
         patches = torch.nn.functional.pixel_unshuffle(pixels, 4).movedim(1, -1)
-        latent = ((patches - self.mean) @ self.basis * self.scale).movedim(-1, 1)
-        return latent / LATENT_SCALE + LATENT_SHIFT
+        return to_latent(((patches - self.mean) @ self.basis * self.scale).movedim(-1, 1))
 
     def decode(self, latent: Tensor) -> Tensor:
-        model_space = ((latent.float() - LATENT_SHIFT) * LATENT_SCALE).movedim(1, -1)
-        patches = (model_space / self.scale) @ self.basis.T + self.mean
+        patches = (from_latent(latent.float()).movedim(1, -1) / self.scale) @ self.basis.T + self.mean
         return torch.nn.functional.pixel_shuffle(patches.movedim(-1, 1), 4).clamp(-1, 1)
 
 
@@ -94,3 +92,8 @@ def sample_euler(velocity: Callable[[int, Tensor, float], Tensor], noise: Tensor
 def to_latent(x: Tensor) -> Tensor:
     """What the sampler returns, in the model's space, to the autoencoder's space (a LATENT)."""
     return x / LATENT_SCALE + LATENT_SHIFT
+
+
+def from_latent(latent: Tensor) -> Tensor:
+    """A LATENT to the model's space."""
+    return (latent - LATENT_SHIFT) * LATENT_SCALE

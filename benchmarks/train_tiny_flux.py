@@ -20,21 +20,13 @@ import numpy as np
 import torch
 from classifier import accuracy, train_classifier
 from flux_model import Flux, FluxConfig
+from forecasting import Job, sample
 from safetensors.torch import save_file
-from tiny_flux import (
-    CHECKPOINTS,
-    LATENT_SCALE,
-    LATENT_SHAPE,
-    LATENT_SHIFT,
-    Codec,
-    encode_prompts,
-    load_tiny_flux,
-    sample_euler,
-    shifted_sigmas,
-    to_latent,
-)
+from tiny_flux import CHECKPOINTS, LATENT_SHAPE, Codec, encode_prompts, from_latent, load_tiny_flux
 from torch import Tensor
 from tqdm import tqdm
+
+from femo_core import Schedule, TaylorSeer
 
 BATCH = 64
 MUON_RATE = 6.0  # times AdamW's learning rate
@@ -135,23 +127,13 @@ class Trainer:
         return losses
 
 
-def sample(model: Flux, prompts: list[str], seed: int, guidance: float, steps: int = 50) -> Tensor:
-    """50 Euler steps with the guidance embedding -> latents in the autoencoder's space."""
-    noise = torch.randn(len(prompts), *LATENT_SHAPE, generator=torch.Generator().manual_seed(seed))
-    context, strength = encode_prompts(prompts), torch.full((len(prompts),), guidance)
-    with torch.inference_mode():
-        return to_latent(sample_euler(
-            lambda _, x, sigma: model(x, torch.full((len(x),), sigma), context, strength), noise,
-            shifted_sigmas(steps)))
-
-
 def evaluate(model: Flux, codec: Codec, pixels: Tensor, words: Tensor) -> dict[str, float]:
     """A classifier's accuracy on held-out drawings and on 400 samples of 50 steps with held-out prompts."""
     judge = train_classifier(pixels, words)
     real, real_words = drawings.draw_many(2000, seed=777)
     wanted = torch.from_numpy(drawings.draw_many(400, seed=778)[1])
-    samples = torch.cat([
-        codec.decode(sample(model, prompts_of(wanted[i : i + 100]), seed=i, guidance=2.5)) for i in range(0, 400, 100)])
+    jobs = [Job(tuple(prompts_of(wanted[i : i + 100])), seed=i, guidance=2.5) for i in range(0, 400, 100)]
+    samples = torch.cat([codec.decode(sample(model, job, 50, TaylorSeer(1), Schedule(1))[0]) for job in jobs])
     on_real = accuracy(judge, pixels_of(real), torch.from_numpy(real_words))
     on_samples = accuracy(judge, samples, wanted)
     return {f"real_{k}_accuracy": v for k, v in on_real.items()} | {
@@ -160,7 +142,7 @@ def evaluate(model: Flux, codec: Codec, pixels: Tensor, words: Tensor) -> dict[s
 
 def train(options: argparse.Namespace, codec: Codec, pixels: Tensor, words: Tensor) -> dict[str, Any]:
     """Both phases; writes the checkpoint and the codec, and says how it went."""
-    latents = (codec.encode(pixels) - LATENT_SHIFT) * LATENT_SCALE
+    latents = from_latent(codec.encode(pixels))
     contexts = encode_prompts(prompts_of(words))
     model = Flux(FluxConfig())
     initialise(model)

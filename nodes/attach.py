@@ -134,7 +134,8 @@ class _Run:
             names = site.features(model, family) if family else ()
             usable = bool(streams) and family is not None and not self.obstacle
             forecast = usable and session.begin_call(streams, names)
-            wanted = [stream for stream in streams if session.wants_features(stream)] if usable else []
+            recordable = streams if usable and not forecast else []
+            wanted = [stream for stream in recordable if session.wants_features(stream)]
         if family is not None:
             self.family = family.name
 
@@ -151,7 +152,7 @@ class _Run:
             result = call(options)
 
         with self.lock:
-            if wanted and not forecast:
+            if wanted:
                 self._record(streams, wanted, names, captured)
             if ran:
                 self.warn("blocks ran on a forecast step: another node keeps them from being skipped, nothing is saved")

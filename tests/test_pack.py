@@ -68,7 +68,7 @@ def test_help_pages_and_readme_name_every_input(name):
 
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])
-def test_the_pack_compiles_on_every_supported_python(minor, tmp_path):
+def test_the_pack_compiles_on_every_supported_python(minor):
     """With that interpreter where there is one; its grammar otherwise (3.10's also through ruff's target)."""
     sources = [ROOT / "__init__.py", *modules("femo_core"), *modules("nodes")]
     interpreter = shutil.which(f"python3.{minor}")

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 import torch
-from comfy_host import accelerated, comfy, femo_core
+from comfy_host import HOST, accelerated, comfy, femo_core
+from comfy_server import loads_small_fluxes
 from forecasting import Job
 from forecasting import sample as sample_alone
+from hosts import HERE, version
 from tiny_flux import CHECKPOINTS, encode_prompts, load_tiny_flux
 
 import femo_core as core
@@ -19,9 +21,8 @@ PATH = CHECKPOINTS / "tiny_flux.safetensors"
 def host_model():
     """Through the host's own loader, or, where that forces FLUX.1's head count, its class alone."""
     import comfy.sd
-    from hosts import HERE, this_host, version
 
-    if tuple(map(int, version(this_host()).split(".")[:2])) >= (0, 29):
+    if loads_small_fluxes(version(HOST)):
         return comfy.sd.load_diffusion_model(str(PATH), model_options={"dtype": torch.float32})
     sys.path.append(str(HERE))
     import folder_paths
