@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui test lint train host clean
+.PHONY: demo demo-comfyui bench test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -18,8 +18,15 @@ lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m pyright
 
+# The papers' tables in small: about 90 minutes; goes on where it was interrupted. BENCH=--full for more samples.
+bench: .venv/bench host
+	$(PY) benchmarks/paper_table.py $(BENCH)
+	$(PY) benchmarks/tables.py
+	$(PY) benchmarks/trajectory.py
+
 train: .venv/demo
 	$(PY) benchmarks/train_tiny_flux.py
+	$(PY) benchmarks/train_tiny_dit.py
 
 clean:
 	rm -rf .venv out
@@ -30,6 +37,10 @@ clean:
 
 .venv/demo: .venv/pip constraints.txt pyproject.toml
 	$(PIP) -e ".[demo]"
+	touch $@
+
+.venv/bench: .venv/pip constraints.txt pyproject.toml
+	$(PIP) -e ".[bench]"
 	touch $@
 
 .venv/test: .venv/pip constraints.txt pyproject.toml

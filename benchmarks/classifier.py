@@ -13,7 +13,7 @@ TARGETS = {"colour": list(drawings.COLOURS), "thing": list(drawings.THINGS)}
 
 
 class Classifier(nn.Module):
-    """pixels (B, 3, 64, 64) in −1 … 1 -> features (B, 128) and logits for colour (8) and thing (10)."""
+    """pixels (B, 3, H, W) in −1 … 1 -> features (B, 128) and logits for colour (8) and thing (10)."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ def train_classifier(pixels: Tensor, words: Tensor, steps: int = 1200, seed: int
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     for _ in range(steps):
         rows = torch.randint(len(pixels), (64,))
-        batch = pixels[rows] + 0.1 * torch.rand(()) * torch.randn(64, 3, 64, 64)
+        batch = pixels[rows] + 0.1 * torch.rand(()) * torch.randn(64, *pixels.shape[1:])
         wanted = targets(words[rows])
         loss = sum(F.cross_entropy(logits, wanted[name]) for name, logits in model(batch).items())
         optimiser.zero_grad()

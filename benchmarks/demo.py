@@ -12,8 +12,8 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from forecasting import Job, count_flops, sample
-from tiny_flux import Codec, load_tiny_flux
+from forecasting import count_flops, sample
+from subjects import Job, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
 
@@ -68,16 +68,16 @@ def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS,
 
 def run_all(runs: list[tuple[str, int, AbstractPredictor, Schedule]]) -> list[Row]:
     """The pictures and figures of a `plan`."""
-    model, codec, job = load_tiny_flux(), Codec.load(), Job(PROMPTS)
-    flops = count_flops(model, job)
-    sample(model, job, 2, TaylorSeer(1), Schedule(1))  # warms up the allocator and the thread pool
+    subject, job = TinyFlux(), Job(PROMPTS)
+    flops = count_flops(subject, job)
+    sample(subject, job, 2, TaylorSeer(1), Schedule(1))  # warms up the allocator and the thread pool
     rows: list[Row] = []
     with tqdm(total=sum(steps for _, steps, _, _ in runs), unit="step") as progress:
         for name, steps, predictor, schedule in runs:
             progress.set_description(name.ljust(24))
-            latent, report = sample(model, job, steps, predictor, schedule, lambda _: progress.update())
-            pixels = codec.decode(latent)
-            rows.append(measured(name, pixels, report, flops, rows[0] if rows else None))
+            result, report = sample(
+                subject, job, steps, predictor, schedule, on_step=lambda _: progress.update())
+            rows.append(measured(name, subject.pixels(result), report, flops, rows[0] if rows else None))
     return rows
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import demo
 from comfy_server import ROOT, Client, comfy_server, workflow
-from forecasting import Job, count_flops
-from tiny_flux import Codec, load_tiny_flux
+from forecasting import count_flops
+from subjects import Job, TinyFlux
+from tiny_flux import Codec
 from tqdm import tqdm
 
 from femo_core import FeMo, RunReport
@@ -48,7 +49,7 @@ def report_of(data: dict[str, Any]) -> RunReport:
 
 def run_all(client: Client, base: dict[str, Any]) -> list[demo.Row]:
     codec = Codec.load()
-    flops = count_flops(load_tiny_flux(), Job((PROMPT,) * BATCH))
+    flops = count_flops(TinyFlux(), Job((PROMPT,) * BATCH))
     rows: list[demo.Row] = []
     warm_up = prompt_for(base, 2, *demo.plan()[0][2:])
     client.run(warm_up)  # loads the model

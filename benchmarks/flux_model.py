@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -221,16 +222,27 @@ class Flux(nn.Module):
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(dtype))
         return vec + self.vector_in(vec.new_zeros(len(t), self.config.pooled_dim))
 
-    def trunk(self, x: Tensor, vec: Tensor, context: Tensor) -> Tensor:
-        """Latent (B, C, H, W), vector (B, D), context (B, T, context_dim) -> hidden state (B, H·W/4, D)."""
+    def trunk(self, x: Tensor, vec: Tensor, context: Tensor, options: dict[str, Any] | None = None) -> Tensor:
+        """Latent (B, C, H, W), vector (B, D), context (B, T, context_dim) -> hidden state (B, H·W/4, D).
+
+        `options` are ComfyUI's transformer_options, of which block replacements are heeded.
+        """
+        replaced = (options or {}).get("patches_replace", {}).get("dit", {})
         img = self.img_in(F.pixel_unshuffle(x, self.config.patch).flatten(2).transpose(1, 2))
         txt = self.txt_in(context)
         rope = self.rope(txt.shape[1], x.shape[2] // self.config.patch, x.shape[3] // self.config.patch)
-        for block in self.double_blocks:
-            img, txt = block(img, txt, vec, rope)
+        for i, block in enumerate(self.double_blocks):
+            if replacement := replaced.get(("double_block", i)):
+                states = replacement({"img": img, "txt": txt, "vec": vec}, {})
+                img, txt = states["img"], states["txt"]
+            else:
+                img, txt = block(img, txt, vec, rope)
         joint = torch.cat((txt, img), 1)
-        for block in self.single_blocks:
-            joint = block(joint, vec, rope)
+        for i, block in enumerate(self.single_blocks):
+            if replacement := replaced.get(("single_block", i)):
+                joint = replacement({"img": joint, "vec": vec}, {})["img"]
+            else:
+                joint = block(joint, vec, rope)
         return joint[:, txt.shape[1] :]
 
     def head(self, hidden: Tensor, vec: Tensor, size: tuple[int, int]) -> Tensor:
@@ -238,9 +250,10 @@ class Flux(nn.Module):
         patched = self.final_layer(hidden, vec).transpose(1, 2)
         return F.pixel_shuffle(patched.unflatten(2, (size[0] // 2, size[1] // 2)), self.config.patch)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, guidance: Tensor,
+                options: dict[str, Any] | None = None) -> Tensor:
         vec = self.condition(t, guidance)
-        return self.head(self.trunk(x, vec, context), vec, (x.shape[2], x.shape[3]))
+        return self.head(self.trunk(x, vec, context, options), vec, (x.shape[2], x.shape[3]))
 
     def rope(self, tokens: int, rows: int, columns: int) -> Tensor:
         grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))

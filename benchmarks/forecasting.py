@@ -1,75 +1,83 @@
-"""Sampling the standalone tiny Flux with its hidden state forecast: femo_core on a host of twenty lines."""
+"""Sampling a small model with its features forecast: femo_core and the pack's sites on a host of thirty lines."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
-from flux_model import Flux
-from tiny_flux import LATENT_SHAPE, encode_prompts, sample_euler, shifted_sigmas, to_latent
+from pack.sites import SITES
+from solvers import Derivative, Solver, euler
+from subjects import Job, Level, Options, Subject
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from femo_core import ForecastSession, RunReport, Schedule
+from femo_core import ForecastSession, RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
 
-STREAM, SITE = "prompt", "hidden"
 
-
-@dataclass(frozen=True)
-class Job:
-    """What to draw: prompts, seed, guidance (of the guidance embedding)."""
-
-    prompts: tuple[str, ...]
-    seed: int = 0
-    guidance: float = 2.5
-
-    @property
-    def noise(self) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(len(self.prompts), *LATENT_SHAPE, generator=generator)
-
-
-def sample(model: Flux, job: Job, steps: int, predictor: AbstractPredictor, schedule: Schedule,
+def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor, schedule: Schedule, *,
+           site: str = "hidden", solver: Solver = euler, levels: Sequence[Level] | None = None,
            on_step: Callable[[int], None] | None = None) -> tuple[Tensor, RunReport]:
-    """Latents (B, 16, 16, 16) in the autoencoder's space, after `steps` Euler steps, and what the run did.
+    """What the sampler returns after `steps` steps (`Subject.pixels` makes it an image), and what the run did.
 
-    Schedule(interval=1) is the unaccelerated model.
+    Schedule(interval=1) is the unaccelerated model. `levels` are other noise levels than the usual ones for `steps`.
     """
+    levels = levels or subject.levels(steps)
     session = ForecastSession(schedule, predictor, steps)
-    context = encode_prompts(list(job.prompts))
-    guidance = torch.full((len(job.prompts),), job.guidance)
 
-    def velocity(step: int, x: Tensor, sigma: float) -> Tensor:
-        vec = model.condition(torch.full((len(x),), sigma), guidance)
+    def derivative(step: int, x: Tensor) -> Tensor:
         session.begin_step(step)
-        saved = session.begin_call([STREAM], [SITE])
-        if saved:
-            hidden = session.forecast(STREAM, SITE)
-        else:
-            hidden = model.trunk(x, vec, context)
-            session.record(STREAM, {SITE: hidden})
-        session.count_run(saved)
-        return model.head(hidden, vec, (x.shape[2], x.shape[3]))
+        v = evaluate(subject, session, site, lambda options: subject.derivative(job, x, levels[step], options))
+        if on_step:
+            on_step(step)
+        return v
 
     with torch.inference_mode():
         started = time.perf_counter()
-        x = sample_euler(velocity, job.noise, shifted_sigmas(steps), on_step)
+        x = solver(derivative, subject.start(job, levels[0]), [*(level.sigma for level in levels), 0.0])
         seconds = time.perf_counter() - started
     report = session.report(seconds)
     session.close()
-    return to_latent(x), report
+    return x, report
 
 
-def count_flops(model: Flux, job: Job) -> tuple[int, int]:
-    """Counted FLOPs of a full and of a predicted step (its matrix products; the forecast itself has none)."""
-    x, context = job.noise, encode_prompts(list(job.prompts))
-    ones = torch.ones(len(x))
-    with torch.inference_mode(), FlopCounterMode(display=False) as full:
-        model(x, ones, context, ones)
-    hidden = torch.zeros(len(x), x.shape[2] * x.shape[3] // 4, model.config.hidden)
-    with torch.inference_mode(), FlopCounterMode(display=False) as predicted:
-        model.head(hidden, model.condition(ones, ones), (x.shape[2], x.shape[3]))
-    return full.get_total_flops(), predicted.get_total_flops()
+def evaluate(subject: Subject, session: ForecastSession, site: str, call: Callable[[Options], Tensor]) -> Tensor:
+    """`call` with its network's features recorded, or forecast where the session says so."""
+    where, streams = SITES[site], subject.streams
+    names = where.features(subject.model, subject.family)
+    saved = session.begin_call(streams, names)
+    captured: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        options: Options = {}
+        if saved:
+            options = stack.enter_context(where.substituting(
+                subject.model, subject.family, options,
+                lambda name: torch.cat([session.forecast(stream, name) for stream in streams])))
+        elif any(session.wants_features(stream) for stream in streams):
+            stack.enter_context(where.recording(subject.model, subject.family, captured))
+        result = call(options)
+    if captured:
+        chunks = {name: feature.chunk(len(streams)) for name, feature in captured.items()}
+        for i, stream in enumerate(streams):
+            session.record(stream, {name: parts[i] for name, parts in chunks.items()})
+    session.count_run(saved)
+    return result
+
+
+def count_flops(subject: Subject, job: Job, site: str = "hidden") -> tuple[int, int]:
+    """Counted FLOPs of a full and of a predicted step (their matrix products; the forecast itself has none)."""
+    def run(interval: int) -> int:
+        """Three full steps and, with an interval above 1, a predicted one; else four full ones."""
+        # The fused attention of the CPU is not in torch's count; its plain form is.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            sample(subject, job, 4, TaylorSeer(1), Schedule(interval, warmup_steps=3), site=site)
+        return counter.get_total_flops()
+
+    full = run(1) // 4
+    return full, run(4) - 3 * full
+
+
+__all__ = ["Derivative", "Job", "count_flops", "evaluate", "sample"]

@@ -18,27 +18,16 @@ from typing import Any
 import drawings
 import numpy as np
 import torch
-from classifier import accuracy, train_classifier
 from flux_model import Flux, FluxConfig
-from forecasting import Job, sample
 from safetensors.torch import save_file
-from tiny_flux import CHECKPOINTS, LATENT_SHAPE, Codec, encode_prompts, from_latent, load_tiny_flux
+from subjects import TinyFlux
+from tiny_flux import CHECKPOINTS, LATENT_SHAPE, Codec, encode_prompts, from_latent
 from torch import Tensor
 from tqdm import tqdm
-
-from femo_core import Schedule, TaylorSeer
+from training import Optimiser, evaluate, initialise, pixels_of, prompts_of
 
 BATCH = 64
-MUON_RATE = 6.0  # times AdamW's learning rate
 GUIDANCE = (1.0, 4.0)
-
-
-def pixels_of(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1
-
-
-def prompts_of(words: Tensor) -> list[str]:
-    return [" ".join(drawings.WORDS[i] for i in row) for row in words.tolist()]
 
 
 def random_times(count: int) -> Tensor:
@@ -46,32 +35,10 @@ def random_times(count: int) -> Tensor:
     return torch.sigmoid(torch.randn(count) + 0.6)
 
 
-def initialise(model: Flux) -> None:
-    """Gates, and the last layer, start at zero: every block starts as the identity (Peebles and Xie 2023)."""
-    for name, parameter in model.named_parameters():
-        if name.endswith(("mod.lin.weight", "modulation.lin.weight", ".bias")) or name.startswith("final_layer"):
-            torch.nn.init.zeros_(parameter)
-        elif parameter.ndim == 2:
-            torch.nn.init.xavier_uniform_(parameter)
-
-
 class Trainer:
     def __init__(self, model: Flux, latents: Tensor, contexts: Tensor, steps: int, peak_rate: float):
         self.model, self.latents, self.contexts, self.steps = model, latents, contexts, steps
-        self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        matrices = [
-            p for name, p in model.named_parameters() if p.ndim == 2 and "_blocks" in name and "mod" not in name]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in chosen]
-        self.optimisers = [  # Muon (Jordan et al. 2024) learns the blocks in far fewer steps than AdamW
-            torch.optim.Muon(matrices, lr=MUON_RATE * peak_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01),
-        ]
-        self.schedules = [
-            torch.optim.lr_scheduler.OneCycleLR(
-                o, o.param_groups[0]["lr"], total_steps=steps, pct_start=0.05, cycle_momentum=False)
-            for o in self.optimisers
-        ]
+        self.optimiser = Optimiser(model, steps, peak_rate, no_muon=("mod",))
         self.run = torch.compile(model, dynamic=False)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,27 +48,17 @@ class Trainer:
         mix = t[:, None, None, None]
         return (1 - mix) * clean + mix * noise, noise - clean, t, self.contexts[rows]
 
-    def step(self, loss: Tensor, done: int) -> None:
-        self.model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for each in (*self.optimisers, *self.schedules):
-            each.step()
-        decay = min(0.999, (1 + done) / (10 + done))
-        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value.detach(), 1 - decay)
-
     def velocity(self, x: Tensor, t: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             return self.run(x, t, context, guidance).float()
 
     def fit(self) -> list[float]:
         losses = []
-        for done in tqdm(range(self.steps), desc="rectified flow", mininterval=10):
+        for _ in tqdm(range(self.steps), desc="rectified flow", mininterval=10):
             x, target, t, context = self.batch()
             context = context * (torch.rand(BATCH, 1, 1) >= 0.1)
             loss = (self.velocity(x, t, context, torch.ones(BATCH)) - target).square().mean()
-            self.step(loss, done)
+            self.optimiser.step(loss)
             losses.append(loss.item())
         return losses
 
@@ -110,7 +67,7 @@ class Trainer:
         guided = 3 * BATCH // 4
         ask = torch.compile(teacher, dynamic=False)
         losses = []
-        for done in tqdm(range(self.steps), desc="guidance distillation", mininterval=10):
+        for _ in tqdm(range(self.steps), desc="guidance distillation", mininterval=10):
             x, target, t, context = self.batch()
             guidance = torch.ones(BATCH)
             guidance[:guided].uniform_(*GUIDANCE)
@@ -122,22 +79,9 @@ class Trainer:
             target[:guided] = uncond + guidance[:guided, None, None, None] * (cond - uncond)
             context[guided:] *= torch.rand(BATCH - guided, 1, 1) >= 0.1
             loss = (self.velocity(x, t, context, guidance) - target).square().mean()
-            self.step(loss, done)
+            self.optimiser.step(loss)
             losses.append(loss.item())
         return losses
-
-
-def evaluate(model: Flux, codec: Codec, pixels: Tensor, words: Tensor) -> dict[str, float]:
-    """A classifier's accuracy on held-out drawings and on 400 samples of 50 steps with held-out prompts."""
-    judge = train_classifier(pixels, words)
-    real, real_words = drawings.draw_many(2000, seed=777)
-    wanted = torch.from_numpy(drawings.draw_many(400, seed=778)[1])
-    jobs = [Job(tuple(prompts_of(wanted[i : i + 100])), seed=i, guidance=2.5) for i in range(0, 400, 100)]
-    samples = torch.cat([codec.decode(sample(model, job, 50, TaylorSeer(1), Schedule(1))[0]) for job in jobs])
-    on_real = accuracy(judge, pixels_of(real), torch.from_numpy(real_words))
-    on_samples = accuracy(judge, samples, wanted)
-    return {f"real_{k}_accuracy": v for k, v in on_real.items()} | {
-        f"sample_{k}_accuracy": v for k, v in on_samples.items()}
 
 
 def train(options: argparse.Namespace, codec: Codec, pixels: Tensor, words: Tensor) -> dict[str, Any]:
@@ -145,14 +89,15 @@ def train(options: argparse.Namespace, codec: Codec, pixels: Tensor, words: Tens
     latents = from_latent(codec.encode(pixels))
     contexts = encode_prompts(prompts_of(words))
     model = Flux(FluxConfig())
-    initialise(model)
+    initialise(model, zeros=("mod.lin.weight", "modulation.lin.weight", "final_layer"))
     first = Trainer(model, latents, contexts, options.steps, peak_rate=1.5e-3)
     flow_losses = first.fit()
-    student = copy.deepcopy(first.average).train().requires_grad_(True)
+    student = copy.deepcopy(first.optimiser.average).train().requires_grad_(True)
     second = Trainer(student, latents, contexts, options.distil_steps, peak_rate=3e-4)
-    distil_losses = second.distil(first.average)
+    distil_losses = second.distil(first.optimiser.average)
 
-    weights = {name: value.to(torch.bfloat16).contiguous() for name, value in second.average.state_dict().items()}
+    average = second.optimiser.average
+    weights = {name: value.to(torch.bfloat16).contiguous() for name, value in average.state_dict().items()}
     save_file(weights, options.out / "tiny_flux.safetensors", metadata={"format": "pt"})
     save_file({"mean": codec.mean, "basis": codec.basis, "scale": codec.scale},
               options.out / "tiny_flux_codec.safetensors")
@@ -184,8 +129,7 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         report = train(options, Codec.fit(pixels[:4000]), pixels, words)
         report["minutes"] = round((time.time() - started) / 60, 1)
-    saved = load_tiny_flux(options.out / "tiny_flux.safetensors")
-    report |= evaluate(saved, Codec.load(options.out / "tiny_flux_codec.safetensors"), pixels, words)
+    report |= evaluate(TinyFlux(options.out), pixels, words)
     text = json.dumps(report, indent=2)
     if not options.evaluate:
         (options.out / "tiny_flux.json").write_text(text + "\n")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .dit_class_label import DiTClassLabel
+from .dit_loader import DiTLoader
 from .femo import FeMoCache
 from .taylorseer import TaylorSeerCache
 
 
 class FemoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [FeMoCache, TaylorSeerCache]
+        return [FeMoCache, TaylorSeerCache, DiTLoader, DiTClassLabel]

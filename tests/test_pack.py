@@ -46,7 +46,7 @@ def test_the_nodes_import_each_other_relatively(path):
 
 def test_every_node_has_a_help_page():
     ids = re.findall(r'node_id="(\w+)"', "".join(path.read_text() for path in modules("nodes")))
-    assert sorted(ids) == ["FeMoCache", "TaylorSeerCache"]
+    assert sorted(ids) == ["DiTClassLabel", "DiTLoader", "FeMoCache", "TaylorSeerCache"]
     for node_id in ids:
         assert (ROOT / "web" / "docs" / f"{node_id}.md").is_file()
 
@@ -57,9 +57,26 @@ def test_workflows_are_api_format(path):
         assert {"class_type", "inputs"} <= node.keys()
 
 
-@pytest.mark.parametrize("name", ["FeMoCache", "TaylorSeerCache"])
-def test_help_pages_and_readme_name_every_input(name):
-    source = (ROOT / "nodes" / f"{name.removesuffix('Cache').lower()}.py").read_text()
+@pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda p: p.name)
+def test_a_workflow_and_its_api_form_say_the_same(path):
+    """Links and widgets of the one for the browser are those of the one for the API."""
+    graph, prompt = json.loads(path.read_text()), json.loads((path.parent / "api" / path.name).read_text())
+    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    assert {str(node["id"]): node["type"] for node in graph["nodes"]} == {
+        node_id: node["class_type"] for node_id, node in prompt.items()}
+    for node in graph["nodes"]:
+        inputs = prompt[str(node["id"])]["inputs"]
+        assert {entry["name"]: links[entry["link"]] for entry in node["inputs"]} == {
+            name: value for name, value in inputs.items() if isinstance(value, list)}
+        widgets = [value for value in node["widgets_values"] if value != "fixed"]  # the browser's own, of the seed
+        assert widgets == [value for value in inputs.values() if not isinstance(value, list)]
+
+
+@pytest.mark.parametrize(("name", "file"), [
+    ("FeMoCache", "femo"), ("TaylorSeerCache", "taylorseer"), ("DiTLoader", "dit_loader"),
+    ("DiTClassLabel", "dit_class_label")])
+def test_help_pages_and_readme_name_every_input(name, file):
+    source = (ROOT / "nodes" / f"{file}.py").read_text()
     own = re.findall(r'Input\(\s*"(\w+)"', source)
     shared = re.findall(r"inputs\.(\w+)\(\)", source)
     for text in ((ROOT / "web" / "docs" / f"{name}.md").read_text(), (ROOT / "README.md").read_text()):

@@ -9,8 +9,9 @@ import drawings
 import pytest
 import torch
 from flux_model import Flux, FluxConfig
-from forecasting import Job, count_flops, sample
-from tiny_flux import CHECKPOINTS, Codec, encode_prompts, load_tiny_flux, shifted_sigmas
+from forecasting import count_flops, sample
+from subjects import Job, TinyFlux
+from tiny_flux import CHECKPOINTS, Codec, encode_prompts, shifted_sigmas
 
 from femo_core import FeMo, Schedule, TaylorSeer
 
@@ -19,16 +20,12 @@ JOB = Job(("red house day", "green tree paper", "yellow star night"), seed=3)
 
 @pytest.fixture(scope="module")
 def model():
-    return load_tiny_flux()
+    return TinyFlux()
 
 
 @pytest.fixture(scope="module")
 def full(model):
     return sample(model, JOB, 50, TaylorSeer(1), Schedule(1))
-
-
-def pixels(latent):
-    return Codec.load().decode(latent)
 
 
 def test_the_checkpoint_is_small_and_its_report_good_enough():
@@ -50,13 +47,13 @@ def test_its_keys_are_fluxs():
     } <= keys
 
 
-def test_the_full_run_draws_what_it_was_told(full):
+def test_the_full_run_draws_what_it_was_told(model, full):
     """Red house on a light blue ground: the corners are background, red is in the middle."""
     latent, _ = full
-    red, green, blue = (pixels(latent)[0, :, 2, 2] + 1) * 127.5
+    red, green, blue = (model.pixels(latent)[0, :, 2, 2] + 1) * 127.5
     day = torch.tensor(drawings.BACKGROUNDS["day"], dtype=torch.float32)
     assert (torch.stack((red, green, blue)) - day).abs().max() < 30
-    centre = pixels(latent)[0, :, 24:48, 20:44].mean((1, 2))
+    centre = model.pixels(latent)[0, :, 24:48, 20:44].mean((1, 2))
     assert centre[0] > centre[1] + 0.2
     assert centre[0] > centre[2] + 0.2
 
@@ -73,8 +70,8 @@ def test_a_forecast_run_skips_what_it_should_and_is_close(model, full, predictor
     latent, report = sample(model, JOB, 50, predictor, Schedule(4, 3, 1))
     assert (report.network_runs, report.network_runs_saved) == (15, 35)
     reuse, _ = sample(model, JOB, 50, TaylorSeer(0), Schedule(4, 3, 1))
-    reference = pixels(full[0])
-    assert demo.psnr(pixels(latent), reference) > demo.psnr(pixels(reuse), reference) > 10
+    reference = model.pixels(full[0])
+    assert demo.psnr(model.pixels(latent), reference) > demo.psnr(model.pixels(reuse), reference) > 10
 
 
 def test_interval_one_is_bit_equal(model, full):

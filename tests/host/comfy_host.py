@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
 import warnings
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from hosts import MISSING, ROOT, STUBS, this_host
+from hosts import MISSING, STUBS, load_pack, this_host
 
 HOST = this_host()
 if HOST is None:
@@ -33,21 +31,7 @@ with warnings.catch_warnings():
     import comfy.supported_models
 
 
-def load_pack(name: str = "a_folder_of_any_name") -> ModuleType:
-    """The pack, loaded from its folder as ComfyUI's custom node loader does it."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        spec.loader.exec_module(module)
-        importlib.import_module(f"{name}.nodes")
-    return module
-
-
-PACK = load_pack().__name__
+PACK = load_pack("a_folder_of_any_name").__name__
 attach_module: Any = sys.modules[f"{PACK}.nodes.attach"]
 femo_core: Any = sys.modules[f"{PACK}.femo_core"]
 sites: Any = sys.modules[f"{PACK}.nodes.sites"]
@@ -124,9 +108,9 @@ def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: in
 class RunCounter:
     """Counts how often the network's blocks really ran."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, module: str = "double_blocks.0.img_attn.qkv"):
         self.count = 0
-        self.module = model.model.diffusion_model.double_blocks[0].img_attn.qkv
+        self.module = model.model.diffusion_model.get_submodule(module)
 
     def __enter__(self) -> RunCounter:
         self.handle = self.module.register_forward_hook(self._add)

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -71,6 +74,20 @@ def server_environment(host: Path) -> dict[str, str]:
     """What a server process of this ComfyUI needs besides ours."""
     folders = [STUBS, *([own_front_end(host)] if host not in find_hosts()[:1] else [])]
     return {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+
+
+def load_pack(name: str) -> ModuleType:
+    """The pack, loaded from its folder as ComfyUI's custom node loader does it, in a process that has ComfyUI."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spec.loader.exec_module(module)
+        importlib.import_module(f"{name}.nodes")
+    return module
 
 
 def run_tests(arguments: list[str]) -> int:

@@ -32,8 +32,9 @@ NODES = {"FeMoCache": femo_node.FeMoCache, "TaylorSeerCache": taylorseer_node.Ta
 def test_the_entry_point_gives_the_nodes():
     extension = asyncio.run(sys.modules[PACK].comfy_entrypoint())
     nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
-    assert nodes == NODES
-    assert {node.GET_SCHEMA().display_name for node in nodes.values()} == {"FeMo Cache", "TaylorSeer Cache"}
+    assert {node_id: nodes[node_id] for node_id in NODES} == NODES
+    assert {node.GET_SCHEMA().display_name for node in nodes.values()} == {
+        "FeMo Cache", "TaylorSeer Cache", "Load DiT", "DiT Class Label"}
     assert {node.GET_SCHEMA().category for node in nodes.values()} == {"model_patches/femo"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 import shutil
@@ -10,17 +11,20 @@ import subprocess
 import sys
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 import torch
 from comfy_host import HOST
 from comfy_server import ROOT, comfy_server, workflow
 from hosts import server_environment, version
+from PIL import Image
 
 from femo_core import Schedule
 
 # PSNR of the latents to the full run's that a run must reach, in dB. Measured on 0.29.0, 0.8.0 and 0.3.64 alike: 33.2
 # for the example workflow (N = 6, no cool-down); 42.1 at hidden, 42.3 at module, 40.1 at output (N = 4, cool-down 1).
 CLOSE, CLOSER = 30.0, 38.0
+DIT_CLOSE = 20.0
 FOLDER = "any-Name.2_0"  # of the pack in custom_nodes (with a space in it ComfyUI serves no help pages)
 
 
@@ -63,7 +67,7 @@ def test_the_pack_loads_under_any_name_through_a_link_without_a_warning(server):
     assert not re.search(r"(IMPORT FAILED|Cannot import).*any-Name", log)
 
 
-@pytest.mark.parametrize("node_id", ["FeMoCache", "TaylorSeerCache"])
+@pytest.mark.parametrize("node_id", ["FeMoCache", "TaylorSeerCache", "DiTLoader", "DiTClassLabel"])
 def test_the_help_pages_are_served(server, node_id):
     page = server.get(f"/extensions/{quote(FOLDER)}/docs/{node_id}.md").text
     assert page == (ROOT / "web" / "docs" / f"{node_id}.md").read_text()
@@ -156,6 +160,38 @@ def test_the_flux_dev_workflow_lacks_nothing_but_its_weights(server):
     assert {error["type"] for error in errors} == {"value_not_in_list"}
     files = {"unet_name", "clip_name1", "clip_name2", "vae_name"}
     assert {error["extra_info"]["input_name"] for error in errors} == files
+
+
+def images(server, messages, node: str) -> torch.Tensor:
+    """What a SaveImage node saved, (B, H, W, 3) in 0 … 1."""
+    output = next(m["data"]["output"] for m in messages if m["type"] == "executed" and m["data"]["node"] == node)
+    files = [io.BytesIO(server.get("/view", **place).content) for place in output["images"]]
+    return torch.stack([torch.from_numpy(np.array(Image.open(file).convert("RGB"))).float() / 255 for file in files])
+
+
+def test_the_dit_workflow_draws_without_any_download(server):
+    prompt = workflow("dit_femo.json", version(HOST))
+    full = images(server, server.run(changed(prompt, enabled=False)), "10")
+    messages = server.run(prompt)
+    report = server.report(messages)
+    assert tuple(report["full_steps"]) == Schedule(4, 2, 1).full_steps(50)
+    assert report["settings"]["model"] == "DiT"
+    pictures = images(server, messages, "10")
+    assert pictures.shape == (8, 256, 256, 3)
+    figure = psnr(pictures, full)
+    print(f"PSNR of the pictures to the full run's: {figure:.1f} dB")
+    assert figure > DIT_CLOSE
+    red, green, blue = pictures[0, 100:180, 100:150].mean((0, 1))  # the first class is a red house
+    assert red > green + 0.1
+    assert red > blue + 0.1
+
+
+@pytest.mark.parametrize(("node", "inputs", "words"), [
+    ("3", {"class_index": "80"}, "class_index must be 0 to 79 for this model, which has 80 classes; got 80"),
+    ("3", {"class_index": "cat"}, "class_index must be whole numbers from 0 up, separated by commas; got 'cat'")])
+def test_a_wrong_class_is_a_clear_error(server, node, inputs, words):
+    with pytest.raises(RuntimeError, match=words):
+        server.run(changed(workflow("dit_femo.json", version(HOST)), node, **inputs))
 
 
 def readme_block(language: str, word: str) -> str:

@@ -1,0 +1,102 @@
+"""The small models in a real ComfyUI in this process: its samplers, our cache under them, EasyCache and LazyCache."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_server import loads_small_fluxes
+from subjects import Job, Subject, TinyDiT, TinyFlux, normal
+from tiny_dit import CHECKPOINT, SIZE, classes_of
+from tiny_flux import CHECKPOINTS, LATENT_SHAPE, encode_prompts, from_latent
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "host"))
+import hosts
+
+
+class Hosted:
+    """A small model in ComfyUI. Make one only where `hosts.this_host()` finds a ComfyUI."""
+
+    def __init__(self, subject: Subject, host: Path):
+        if str(host) not in sys.path:
+            sys.path[:0] = [str(hosts.STUBS), str(host)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from comfy.cli_args import args
+
+            args.cpu = True
+            import comfy.sample
+        logging.getLogger().setLevel(logging.WARNING)
+        self.comfy, self.subject = comfy, subject
+        self.pack = hosts.load_pack("femo_bench") if "femo_bench" not in sys.modules else sys.modules["femo_bench"]
+        self.model = load_tiny_dit(self.pack) if isinstance(subject, TinyDiT) else load_tiny_flux(host)
+        self.scheduler = "normal" if isinstance(subject, TinyDiT) else "simple"
+
+    def cached(self, predictor_name: str, interval: int, cooldown: int, **predictor: Any) -> Any:
+        """The model with our cache on it."""
+        attach = sys.modules["femo_bench.nodes.attach"]
+        core = sys.modules["femo_bench.femo_core"]
+        schedule = core.Schedule(interval, self.subject.warmup, cooldown)
+        return attach.attach(self.model, attach.CacheConfig(getattr(core, predictor_name)(**predictor), schedule))
+
+    def rival(self, name: str, threshold: float) -> Any:
+        """The model with ComfyUI's own EasyCache or LazyCache on it."""
+        import comfy_extras.nodes_easycache as nodes
+
+        return getattr(nodes, f"{name}Node").execute(
+            model=self.model, reuse_threshold=threshold, start_percent=0.15, end_percent=0.95, verbose=False).result[0]
+
+    def run(self, model: Any, job: Job, steps: int, sampler: str) -> tuple[Tensor, int, float]:
+        """Pixels, network runs (with guidance, of both streams together), seconds."""
+        ran: list[int] = []
+        network = model.model.diffusion_model
+        block = next(child for name, child in network.named_modules() if name.endswith("blocks.0"))
+        handle = block.register_forward_pre_hook(lambda *_: ran.append(1))
+        noise = normal(job, (3, SIZE, SIZE) if isinstance(self.subject, TinyDiT) else LATENT_SHAPE)
+        positive, negative, guidance = self._conditioning(job)
+        try:
+            with torch.inference_mode():
+                started = time.perf_counter()
+                result = self.comfy.sample.sample(
+                    model, noise, steps, guidance, sampler, self.scheduler, positive, negative,
+                    torch.zeros_like(noise), disable_pbar=True, seed=0)
+                seconds = time.perf_counter() - started
+        finally:
+            handle.remove()
+        if isinstance(self.subject, TinyFlux):
+            result = from_latent(result)
+        return self.subject.pixels(result), len(ran), seconds
+
+    def _conditioning(self, job: Job) -> tuple[Any, Any, float]:
+        if isinstance(self.subject, TinyDiT):
+            empty = torch.zeros(1, 1, 1)
+            labels = classes_of(job.prompts), torch.tensor([-1])
+            positive, negative = ([[empty, {"class_labels": each}]] for each in labels)
+            return positive, negative, job.guidance
+        prompt = [[encode_prompts(list(job.prompts)),
+                   {"pooled_output": torch.zeros(1, 16), "guidance": job.guidance}]]
+        return prompt, prompt, 1.0
+
+
+def load_tiny_dit(pack: Any) -> Any:
+    return sys.modules[f"{pack.__name__}.nodes.dit.host"].load_dit(CHECKPOINT, torch.float32)
+
+
+def load_tiny_flux(host: Path) -> Any:
+    """Through the host's own loader, or, where that forces FLUX.1's head count, its class alone."""
+    import comfy.sd
+
+    path = CHECKPOINTS / "tiny_flux.safetensors"
+    if loads_small_fluxes(hosts.version(host)):
+        return comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
+    import folder_paths
+    from femo_test_nodes import TinyFluxLoader
+
+    folder_paths.add_model_folder_path("diffusion_models", str(path.parent))
+    return TinyFluxLoader().load(path.name, "default")[0]

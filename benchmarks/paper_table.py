@@ -1,0 +1,429 @@
+"""`make bench`: the papers' tables in small, on the tiny Flux and the tiny DiT.
+
+Every row is one way to sample: pictures of 3 seeds are compared with the full run's and with the limit of very many
+steps. Rows go to results/paper_table.csv as they are measured, and are not measured again; delete the file to start
+afresh. tables.py makes the README's tables and the figure of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import drawings
+import numpy as np
+import torch
+from classifier import accuracy, train_classifier
+from forecasting import count_flops, sample
+from metrics import METRICS, frechet, mean_and_error
+from solvers import Solver, adams_bashforth, ancestral, euler
+from subjects import Job, Subject, TinyDiT, TinyFlux
+from torch import Tensor
+from tqdm import tqdm
+from training import pixels_of
+
+from femo_core import FeMo, RunReport, Schedule, TaylorSeer
+from femo_core.predictor import AbstractPredictor
+from femo_core.presets import PAPERS
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = (
+    "model", "method", "steps", "of_steps", "sampler", "interval", "order", "beta", "start", "adaptive", "beta_min",
+    "beta_max", "site", "cooldown", "full_steps", "flops_speedup", "wall_speedup",
+    "rmse", "rmse_se", "psnr", "psnr_se", "ssim", "ssim_se",
+    "rmse_limit", "rmse_limit_se", "psnr_limit", "psnr_limit_se", "ssim_limit", "ssim_limit_se",
+    "seeds", "samples", "frechet", "accuracy", "frechet_samples",
+)
+KEY = COLUMNS[:14]  # what a row is; the rest is measured
+Row = dict[str, Any]
+
+STEPS = 50
+LIMIT_STEPS = 500  # of a second-order solver: the limit of very many steps
+SEEDS = (0, 1, 2)
+TUNING_SEED = 100
+HEADLINE_SAMPLES = 1000
+INTERVALS = range(3, 11)
+HEADLINE_INTERVALS = (4, 6, 8)
+SOLVERS = ("dpmpp_2m", "uni_pc", "deis")  # ComfyUI's, that users pick where they want fewer steps
+THRESHOLDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # of EasyCache and LazyCache; their default is 0.2
+BETAS = tuple(round(0.1 * i, 1) for i in range(-6, 7))
+PLAIN_STEPS = (30, 25, 20, 17, 14, 12, 11, 10, 9, 8, 7)  # 60, 50, 40 and 34 %, DDIM's, and as many as forecasting runs
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to spend the network runs: a predictor under the name that tables use."""
+
+    name: str
+    predictor: AbstractPredictor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One row to measure."""
+
+    method: Method
+    steps: int = STEPS
+    of_steps: int = STEPS  # of the full run that it stands in for
+    sampler: str = "euler"
+    interval: int = 1
+    cooldown: int = 0
+    site: str = "hidden"
+    grid_of: Schedule | None = None  # run on the noise levels of this schedule's full steps alone
+
+    def key(self, subject: Subject) -> tuple[str, ...]:
+        plain = self.interval == 1 and self.grid_of is None
+        predictor = self.method.predictor
+        femo = predictor if isinstance(predictor, FeMo) else None
+        adaptive = bool(femo and femo.gamma)
+        interval = self.grid_of.interval if self.grid_of else self.interval
+        cooldown = self.grid_of.cooldown_steps if self.grid_of else self.cooldown
+        fields = {
+            "model": subject.name, "method": self.method.name, "steps": self.steps,
+            "of_steps": self.of_steps, "sampler": self.sampler,
+            "interval": "" if plain else interval, "order": "" if plain or self.grid_of else predictor.max_order,
+            "beta": femo.beta if femo else "", "start": femo.momentum_start if femo else "",
+            "adaptive": femo.gamma if adaptive and femo else "", "beta_min": femo.beta_min if adaptive and femo else "",
+            "beta_max": femo.beta_max if adaptive and femo else "",
+            "site": "" if plain or self.grid_of else self.site, "cooldown": "" if plain else cooldown,
+        }
+        return tuple(str(fields[name]) for name in KEY)
+
+
+FULL = Method("full", TaylorSeer(0))
+FEWER = Method("fewer steps", TaylorSeer(0))
+FORA = Method("FORA", TaylorSeer(0))
+EULER_ON_GRID = Method("Euler on the full steps", TaylorSeer(0))
+AB_ON_GRID = Method("Adams–Bashforth on the full steps", TaylorSeer(0))
+
+
+def methods(subject: Subject, tuned: dict[int, float]) -> dict[str, Method]:
+    """What is compared, by a short name. `tuned`: β by order, as `tune` found it."""
+    family = "FLUX" if subject.name == "tiny Flux" else "DiT"
+    first = PAPERS[f"FeMo, {family}, O=1"]
+    paper = {1: first.predictor.beta, 2: PAPERS.get(f"FeMo, {family}, O=2", first).predictor.beta}
+    found = {"FORA": FORA} | {f"TaylorSeer {order}": Method("TaylorSeer", TaylorSeer(order)) for order in (1, 2, 3, 4)}
+    for order, start in itertools.product((1, 2), ("zero", "feature")):
+        for name, beta in (("paper", paper[order]), ("tuned", tuned[order])):
+            found[f"FeMo {order} {name} {start}"] = Method("FeMo", FeMo(order, beta=beta, momentum_start=start))
+    adapted = [name for name in PAPERS if name.startswith(f"Adapted-FeMo, {family}")]
+    for name in adapted:
+        found[f"Adapted {name[-1]} paper"] = Method("Adapted-FeMo", PAPERS[name].predictor)
+    found["Adapted 1 tuned"] = Method("Adapted-FeMo", FeMo(
+        1, beta=tuned[1], gamma=0.0125, beta_min=round(tuned[1] - 0.125, 3), beta_max=round(tuned[1] + 0.125, 3)))
+    return found
+
+
+FEW_STEPS = ("FORA", "TaylorSeer 1", "TaylorSeer 2", "FeMo 1 paper zero", "FeMo 1 tuned zero", "Adapted 1 paper")
+
+
+def plan(subject: Subject, tuned: dict[str, dict[int, float]]) -> list[Spec]:
+    """Every row of a model. `tuned`: β by sampler and order."""
+    smooth, noisy = methods(subject, tuned["euler"]), methods(subject, tuned["ancestral"])
+    specs = [Spec(FULL)]
+    matched = {network_runs(subject, STEPS, n, cooldown) for n in INTERVALS for cooldown in (0, 1)}
+    specs += [Spec(FEWER, steps) for steps in sorted({*PLAIN_STEPS, *matched}, reverse=True)]
+    for cooldown, interval in itertools.product((1, 0), INTERVALS):
+        specs += [Spec(method, interval=interval, cooldown=cooldown) for method in smooth.values()]
+        grid = Schedule(interval, subject.warmup, cooldown)
+        specs += [Spec(EULER_ON_GRID, grid_of=grid), Spec(AB_ON_GRID, sampler="ab2", grid_of=grid)]
+    specs += [Spec(method, interval=6, cooldown=cooldown, site=site)
+              for cooldown in (1, 0) for site in ("module", "output") for method in smooth.values()]
+    for steps in (20, 28):
+        specs.append(Spec(FULL, steps, steps))
+        choices = list(itertools.product((2, 3, 4), (1, 0)))
+        specs += [Spec(smooth[name], steps, steps, interval=interval, cooldown=cooldown)
+                  for interval, cooldown in choices for name in FEW_STEPS]
+        specs += [Spec(FEWER, count, steps) for count in sorted({network_runs(subject, steps, *c) for c in choices})]
+    specs.append(Spec(FULL, sampler="ancestral"))
+    specs += [Spec(method, sampler="ancestral", interval=interval, cooldown=cooldown)
+              for cooldown in (1, 0) for interval in (4, 8) for method in noisy.values()]
+    return list(dict.fromkeys(specs))
+
+
+def headline(subject: Subject, tuned: dict[int, float], table: Table) -> list[Spec]:
+    """Rows that are also judged by the classifier. Which TaylorSeer is best the table tells."""
+    found = methods(subject, tuned)
+
+    def error(method: Method) -> float:
+        specs = [Spec(method, interval=n, cooldown=1) for n in HEADLINE_INTERVALS]
+        return float(np.mean([np.log(float(table.rows[spec.key(subject)]["rmse"])) for spec in specs]))
+
+    best = min((method for name, method in found.items() if name.startswith("TaylorSeer")), key=error)
+    chosen = [FORA, best, found["FeMo 1 tuned zero"], found["Adapted 1 paper"]]
+    counts = sorted({network_runs(subject, STEPS, n, 1) for n in HEADLINE_INTERVALS}, reverse=True)
+    return [Spec(FULL), *(Spec(FEWER, count) for count in counts),
+            *(Spec(method, interval=n, cooldown=1) for n in HEADLINE_INTERVALS for method in chosen)]
+
+
+def network_runs(subject: Subject, steps: int, interval: int, cooldown: int) -> int:
+    return len(Schedule(interval, subject.warmup, cooldown).full_steps(steps))
+
+
+def prompts_of(seed: int, count: int, tuning: bool = False) -> tuple[str, ...]:
+    """Random prompts; half of the classes are kept for tuning."""
+    rng = random.Random(seed)
+    found = []
+    while len(found) < count:
+        colour, thing, background = (rng.choice(list(group)) for group in (
+            drawings.COLOURS, drawings.THINGS, drawings.BACKGROUNDS))
+        if for_tuning(colour, thing) == tuning:
+            found.append(f"{colour} {thing} {background}")
+    return tuple(found)
+
+
+def for_tuning(colour: str, thing: str) -> bool:
+    return (list(drawings.COLOURS).index(colour) + list(drawings.THINGS).index(thing)) % 2 == 0
+
+
+class Bench:
+    """Measures rows of one model. Its references, the full runs, are made once for each number of steps and sampler."""
+
+    def __init__(self, subject: Subject, samples: int, seeds: tuple[int, ...] = SEEDS, tuning: bool = False):
+        """samples: a seed's."""
+        self.subject, self.samples, self.seeds, self.with_limit = subject, samples, seeds, not tuning
+        prompts = [prompt for seed in seeds for prompt in prompts_of(seed, samples, tuning)]
+        self.job = Job(tuple(prompts), seeds)
+        self._references: dict[tuple[int, str], tuple[Tensor, float]] = {}
+        self._flops: dict[str, tuple[int, int]] = {}
+        self._limit: Tensor | None = None
+
+    def run(self, spec: Spec, job: Job | None = None) -> tuple[Tensor, RunReport]:
+        """Pixels and report."""
+        job = job or self.job
+        solvers: dict[str, Solver] = {
+            "euler": euler, "ab2": adams_bashforth, "ancestral": ancestral(self.subject.signal, seed=12345)}
+        levels = self.subject.levels(spec.steps)
+        if spec.grid_of:
+            levels = [levels[i] for i in spec.grid_of.full_steps(spec.steps)]
+        schedule = Schedule(spec.interval, self.subject.warmup, spec.cooldown)
+        result, report = sample(self.subject, job, len(levels), spec.method.predictor, schedule, site=spec.site,
+                                solver=solvers[spec.sampler], levels=levels)
+        return self.subject.pixels(result), report
+
+    def reference(self, steps: int, sampler: str) -> tuple[Tensor, float]:
+        """The full run's pixels and seconds."""
+        if (steps, sampler) not in self._references:
+            self.run(Spec(FULL, 2))  # warms up the allocator and the thread pool
+            pixels, report = self.run(Spec(FULL, steps, sampler=sampler))
+            self._references[steps, sampler] = pixels, report.seconds
+        return self._references[steps, sampler]
+
+    def limit(self) -> Tensor:
+        if self._limit is None:
+            self._limit = self.run(Spec(FULL, LIMIT_STEPS, sampler="ab2"))[0]
+        return self._limit
+
+    def measure(self, spec: Spec) -> Row:
+        """The row's figures, without the classifier's."""
+        if spec.site not in self._flops:
+            small = Job(self.job.prompts[:1])
+            self._flops[spec.site] = count_flops(self.subject, small, spec.site)
+        full, predicted = self._flops[spec.site]
+        sampler = "ancestral" if spec.sampler == "ancestral" else "euler"
+        reference, seconds = self.reference(spec.of_steps, sampler)
+        pixels, report = self.run(spec)
+        spent = report.network_runs * full + report.network_runs_saved * predicted
+        return {
+            "full_steps": report.network_runs, "flops_speedup": spec.of_steps * full / spent,
+            "wall_speedup": seconds / report.seconds,
+            **self.compared(pixels, sampler, None if spec.method is FULL else reference),
+        }
+
+    def compared(self, pixels: Tensor, sampler: str = "euler", reference: Tensor | None = None) -> Row:
+        """Distances to the `reference` and, of samplers that have one, to the limit of very many steps."""
+        row: Row = {"seeds": len(self.seeds), "samples": len(pixels)}
+        if reference is not None:
+            row |= self.distances(pixels, reference)
+        if self.with_limit and sampler == "euler":
+            row |= self.distances(pixels, self.limit(), "_limit")
+        return row
+
+    def distances(self, pixels: Tensor, reference: Tensor, suffix: str = "") -> Row:
+        """Each metric's mean over the seeds and its standard error."""
+        row: Row = {}
+        for name, metric in METRICS.items():
+            pairs = zip(pixels.split(self.samples), reference.split(self.samples), strict=True)
+            row[name + suffix], row[f"{name}{suffix}_se"] = mean_and_error([metric(*pair) for pair in pairs])
+        return row
+
+
+class Judge:
+    """The classifier's view of many samples."""
+
+    def __init__(self, bench: Bench):
+        self.bench, subject = bench, bench.subject
+        images, words = drawings.draw_many(8000, seed=555)
+        names = [(drawings.WORDS[c], drawings.WORDS[t]) for c, t, _ in words.tolist()]
+        pixels, kept = subject.drawing(pixels_of(images)), torch.tensor([not for_tuning(*n) for n in names])
+        self.real = pixels[kept]
+        self.classifier = train_classifier(pixels, torch.from_numpy(words))
+        prompts = prompts_of(1000, HEADLINE_SAMPLES)
+        self.jobs = [Job(prompts[i : i + 50], 1000 + i) for i in range(0, len(prompts), 50)]
+        self.words = torch.tensor([[drawings.WORDS.index(word) for word in prompt.split()] for prompt in prompts])
+
+    def __call__(self, spec: Spec) -> Row:
+        pixels = torch.cat([self.bench.run(spec, job)[0] for job in self.jobs])
+        right = accuracy(self.classifier, pixels, self.words)
+        return {"frechet": frechet(self.classifier, pixels, self.real),
+                "accuracy": float(np.mean(list(right.values()))), "frechet_samples": len(pixels)}
+
+
+class Table:
+    """The CSV, rewritten after every row: an interrupted run goes on where it was."""
+
+    def __init__(self, path: Path):
+        self.path, self.rows = path, dict[tuple[str, ...], Row]()
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = {tuple(row[name] for name in KEY): row for row in csv.DictReader(file)}
+
+    def add(self, key: tuple[str, ...], figures: Row) -> None:
+        rounded = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in figures.items()}
+        self.rows[key] = self.rows.get(key, {}) | dict(zip(KEY, key, strict=True)) | rounded
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows.values())
+        partial.replace(self.path)
+
+
+def tune(bench: Bench, table: Table, sampler: str) -> dict[int, float]:
+    """β by order: that of the smallest error, a geometric mean over N = 4, 6, 8, on the tuning seed and classes."""
+    best = {}
+    for order in (1, 2):
+        errors = {}
+        for beta in BETAS:
+            values = []
+            for interval in HEADLINE_INTERVALS:
+                spec = Spec(Method("FeMo", FeMo(order, beta=beta)), sampler=sampler, interval=interval, cooldown=1)
+                key = spec.key(bench.subject)
+                if key not in table.rows:
+                    table.add(key, bench.measure(spec))
+                values.append(float(table.rows[key]["rmse"]))
+            errors[beta] = float(np.exp(np.mean(np.log(values))))
+        best[order] = min(errors, key=errors.__getitem__)
+    return best
+
+
+def measure_all(subject: Subject, samples: int, table: Table, tuning: Table) -> dict[str, dict[int, float]]:
+    """Every row of `plan`; β as tuned, by sampler and order."""
+    tuner = Bench(subject, samples, (TUNING_SEED,), tuning=True)
+    tuned = {sampler: tune(tuner, tuning, sampler) for sampler in ("euler", "ancestral")}
+    tqdm.write(f"{subject.name}: tuned β by sampler and order: {tuned}")
+    bench = Bench(subject, samples)
+
+    def missing(specs: list[Spec], figure: str) -> list[Spec]:
+        return [spec for spec in specs if not table.rows.get(spec.key(subject), {}).get(figure)]
+
+    for spec in tqdm(missing(plan(subject, tuned), "full_steps"), desc=subject.name, unit="row"):
+        table.add(spec.key(subject), bench.measure(spec))
+    unjudged = missing(headline(subject, tuned["euler"], table), "frechet")
+    if unjudged:
+        judge = Judge(bench)
+        for spec in tqdm(unjudged, desc=f"{subject.name}, classifier", unit="row"):
+            table.add(spec.key(subject), judge(spec))
+    return tuned
+
+
+def measure_rivals(samples: int, table: Table) -> None:
+    """diffusers' TaylorSeer and cache-dit's on the tiny Flux, at about our numbers of full steps."""
+    from rivals import DiffusersFlux, cache_dit_cache, diffusers_cache, flops_of
+
+    bench, flux = Bench(TinyFlux(), samples), DiffusersFlux()
+
+    def engines(interval: int, order: int) -> dict[str, tuple[int, Callable[[], AbstractContextManager[None]]]]:
+        """Name -> cool-down and cache."""
+        ours = Schedule(interval, 3, 1).full_steps(STEPS)
+        found = {"cache-dit DBCache+TaylorSeer": (1, partial(cache_dit_cache, flux, ours, STEPS, order))}
+        for cooldown, mode in itertools.product((0, 1), ("standard", "lite")):
+            settings = {"cache_interval": interval, "disable_cache_before_step": 3, "max_order": order,
+                        "use_lite_mode": mode == "lite",
+                        "disable_cache_after_step": STEPS - 1 if cooldown else None}
+            found[f"diffusers TaylorSeer ({mode}){' ' * cooldown}"] = cooldown, partial(
+                diffusers_cache, flux, **settings)
+        return found
+
+    runs = [(interval, order, name, *engine) for interval in HEADLINE_INTERVALS for order in (1, 2)
+            for name, engine in engines(interval, order).items()]
+    full: tuple[float, int] | None = None
+    for interval, order, name, cooldown, cache in tqdm(runs, desc="rival engines", unit="row"):
+        key = key_of(model="tiny Flux", method=name.strip(), interval=interval, order=order, cooldown=cooldown)
+        if table.rows.get(key, {}).get("full_steps"):
+            continue
+        if full is None:
+            flux.run(bench.job, 2)
+            full = flux.run(bench.job, STEPS)[2], flops_of(flux, nullcontext, STEPS)
+        with cache():
+            pixels, count, seconds = flux.run(bench.job, STEPS)
+        table.add(key, {"full_steps": count, "flops_speedup": full[1] / flops_of(flux, cache, STEPS),
+                        "wall_speedup": full[0] / seconds,
+                        **bench.compared(pixels, reference=bench.reference(STEPS, "euler")[0])})
+
+
+def measure_hosted(subject: Subject, samples: int, table: Table, beta: float) -> None:
+    """Through a real ComfyUI, where one is found: other samplers, ours under them, EasyCache and LazyCache."""
+    from hosted import Hosted, hosts
+
+    if hosts.this_host() is None:
+        tqdm.write(hosts.MISSING)
+        return
+    bench, hosted = Bench(subject, samples), Hosted(subject, hosts.this_host())
+    runs: list[tuple[tuple[str, ...], int, str, Callable[[], Any]]] = []
+    for sampler in ("euler", *SOLVERS):
+        for interval in HEADLINE_INTERVALS:
+            if sampler != "euler":
+                count = network_runs(subject, STEPS, interval, 1)
+                runs.append((key_of(model=subject.name, method="fewer steps", steps=count, sampler=sampler), count,
+                             sampler, lambda: hosted.model))
+            runs.append((
+                key_of(model=subject.name, method="FeMo in ComfyUI", sampler=sampler, interval=interval, order=1,
+                       beta=beta, start="zero", site="hidden", cooldown=1), STEPS, sampler,
+                partial(hosted.cached, "FeMo", interval, 1, max_order=1, beta=beta)))
+    for name, threshold in itertools.product(("EasyCache", "LazyCache"), THRESHOLDS):
+        runs.append((key_of(model=subject.name, method=f"ComfyUI {name} {threshold}"), STEPS, "euler",
+                     partial(hosted.rival, name, threshold)))
+    references: dict[str, tuple[Tensor, float]] = {}
+    for key, steps, sampler, model in tqdm(runs, desc=f"{subject.name} in ComfyUI", unit="row"):
+        if table.rows.get(key, {}).get("full_steps"):
+            continue
+        if sampler not in references:
+            hosted.run(hosted.model, bench.job, 2, sampler)
+            pixels, _, seconds = hosted.run(hosted.model, bench.job, STEPS, sampler)
+            references[sampler] = pixels, seconds
+        pixels, count, seconds = hosted.run(model(), bench.job, steps, sampler)
+        table.add(key, {"full_steps": count, "wall_speedup": references[sampler][1] / seconds,
+                        **bench.compared(pixels, reference=references[sampler][0])})
+
+
+def key_of(**fields: Any) -> tuple[str, ...]:
+    """Of a row that no Spec describes."""
+    known = {"steps": STEPS, "of_steps": STEPS, "sampler": "euler"} | fields
+    return tuple(str(known.get(name, "")) for name in KEY)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--full", action="store_true", help="48 samples a seed instead of 16")
+    arguments.add_argument("--out", type=Path, default=RESULTS)
+    options = arguments.parse_args()
+    samples = 48 if options.full else 16
+    table, tuning = Table(options.out / "paper_table.csv"), Table(options.out / "tuning.csv")
+    for subject in (TinyFlux(), TinyDiT()):
+        tuned = measure_all(subject, samples, table, tuning)
+        measure_hosted(subject, samples, table, tuned["euler"][1])
+    measure_rivals(samples, table)
+
+
+if __name__ == "__main__":
+    main()

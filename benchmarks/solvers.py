@@ -1,0 +1,51 @@
+"""Solvers of dx/dσ = v(x, σ), the sampling equation of both small models, from noise at σ_0 to an image at σ = 0.
+
+Each takes `derivative` (step index, x) -> v, the starting x and the falling noise levels, one more than steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+Derivative = Callable[[int, Tensor], Tensor]
+Solver = Callable[[Derivative, Tensor, Sequence[float]], Tensor]
+
+
+def euler(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Euler's method. On noise prediction with σ = √((1 − ᾱ) / ᾱ) it is DDIM (Song et al. 2021)."""
+    for i in range(len(sigmas) - 1):
+        x = x + (sigmas[i + 1] - sigmas[i]) * derivative(i, x)
+    return x
+
+
+def adams_bashforth(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """The two-step Adams–Bashforth method for uneven steps: second order, one evaluation a step."""
+    previous, last_step = None, 0.0
+    for i in range(len(sigmas) - 1):
+        step, v = sigmas[i + 1] - sigmas[i], derivative(i, x)
+        slope = v if previous is None else v + step / (2 * last_step) * (v - previous)
+        x, previous, last_step = x + step * slope, v, step
+    return x
+
+
+def ancestral(signal: Callable[[float], float], seed: int) -> Solver:
+    """Euler with part of the noise drawn anew at every step, as k-diffusion's "euler_ancestral" at η = 1 (which is
+    DDPM's sampler). `signal` (σ) is the image's factor in x; the new noise depends on `seed` and step alone."""
+    def solve(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        for i, (sigma, lower) in enumerate(pairwise(sigmas)):
+            fresh = torch.randn(x.shape, generator=generator)
+            image = x - sigma * derivative(i, x)
+            if lower == 0:
+                return image
+            noise = (x - signal(sigma) * image) / sigma
+            ratio = lower * signal(sigma) / (sigma * signal(lower))  # of noise to signal, after to before
+            x = signal(lower) * image + lower * (ratio * noise + math.sqrt(1 - ratio**2) * fresh)
+        return x
+
+    return solve

@@ -1,0 +1,138 @@
+"""The small models that the benchmarks sample: one interface for the tiny Flux and the tiny DiT, without ComfyUI."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tiny_dit
+import tiny_flux
+import torch
+from pack.families.dit import FAMILY as DIT_FAMILY
+from pack.families.flux import FAMILY as FLUX_FAMILY
+from torch import Tensor, nn
+
+Options = dict[str, Any]
+"""ComfyUI's transformer_options."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to draw: prompts ("red house day"), the seed of the noise, the strength of guidance.
+
+    Several seeds share the prompts out evenly: so many batches in one.
+    """
+
+    prompts: tuple[str, ...]
+    seed: int | tuple[int, ...] = 0
+    guidance: float = 2.5
+
+
+@dataclass(frozen=True)
+class Level:
+    """A point of the sampling schedule: the noise level, and what the network is told of it."""
+
+    sigma: float
+    time: float
+
+
+class Subject(ABC):
+    """A model whose image obeys dx/dσ = v(x, σ); the image at σ = 0 is the result."""
+
+    name: str
+    model: nn.Module
+    family: Any
+    streams: tuple[str, ...]  # of the batch, as chunks
+    warmup: int  # the papers'
+
+    @abstractmethod
+    def levels(self, steps: int) -> list[Level]:
+        """Of a run of so many steps, one each; after the last σ is 0."""
+
+    @abstractmethod
+    def signal(self, sigma: float) -> float:
+        """The image's factor in x at noise level σ."""
+
+    @abstractmethod
+    def start(self, job: Job, level: Level) -> Tensor:
+        """Pure noise at the first level."""
+
+    @abstractmethod
+    def derivative(self, job: Job, x: Tensor, level: Level, options: Options) -> Tensor:
+        """v(x, σ), guided: one call of the network on all streams."""
+
+    @abstractmethod
+    def pixels(self, result: Tensor) -> Tensor:
+        """(B, 3, H, W) in −1 … 1 of what the sampler returns."""
+
+    def drawing(self, pixels: Tensor) -> Tensor:
+        """A drawing (B, 3, 64, 64) at the size that this model draws."""
+        return pixels
+
+
+class TinyFlux(Subject):
+    """Rectified flow, timestep shift 3.16, guidance by embedding."""
+
+    name, family, streams, warmup = "tiny Flux", FLUX_FAMILY, ("prompt",), 3
+
+    def __init__(self, folder: Path = tiny_flux.CHECKPOINTS) -> None:
+        self.model = tiny_flux.load_tiny_flux(folder / "tiny_flux.safetensors")
+        self.codec = tiny_flux.Codec.load(folder / "tiny_flux_codec.safetensors")
+
+    def levels(self, steps: int) -> list[Level]:
+        return [Level(sigma, sigma) for sigma in tiny_flux.shifted_sigmas(steps)[:-1]]
+
+    def signal(self, sigma: float) -> float:
+        return 1 - sigma
+
+    def start(self, job: Job, level: Level) -> Tensor:
+        return level.sigma * normal(job, tiny_flux.LATENT_SHAPE)
+
+    def derivative(self, job: Job, x: Tensor, level: Level, options: Options) -> Tensor:
+        times, guidance = torch.full((len(x),), level.time), torch.full((len(x),), job.guidance)
+        return self.model(x, times, tiny_flux.encode_prompts(list(job.prompts)), guidance, options)
+
+    def pixels(self, result: Tensor) -> Tensor:
+        return self.codec.decode(tiny_flux.to_latent(result))
+
+
+class TinyDiT(Subject):
+    """Noise prediction on linear β, guidance by a second, unconditional stream; x is the image plus σ · noise."""
+
+    name, family, streams, warmup = "tiny DiT", DIT_FAMILY, ("class", "null class"), 2
+
+    def __init__(self, path: Path = tiny_dit.CHECKPOINT) -> None:
+        self.model = tiny_dit.load_tiny_dit(path)
+
+    def levels(self, steps: int) -> list[Level]:
+        timesteps = tiny_dit.ddim_timesteps(steps)
+        return [Level(*pair) for pair in zip(tiny_dit.sigmas_of(timesteps), timesteps.tolist(), strict=False)]
+
+    def signal(self, sigma: float) -> float:
+        return 1.0
+
+    def start(self, job: Job, level: Level) -> Tensor:
+        return (1 + level.sigma**2) ** 0.5 * normal(job, (3, tiny_dit.SIZE, tiny_dit.SIZE))
+
+    def derivative(self, job: Job, x: Tensor, level: Level, options: Options) -> Tensor:
+        labels = tiny_dit.classes_of(job.prompts)
+        both = torch.cat((labels, torch.full_like(labels, tiny_dit.NULL_CLASS)))
+        scaled = torch.cat((x, x)) / (1 + level.sigma**2) ** 0.5
+        noise = self.model(scaled, torch.full((2 * len(x),), level.time), both, options)[:, :3]
+        guided, plain = noise.chunk(2)
+        return plain + job.guidance * (guided - plain)
+
+    def pixels(self, result: Tensor) -> Tensor:
+        return result.clamp(-1, 1)
+
+    def drawing(self, pixels: Tensor) -> Tensor:
+        return tiny_dit.half_size(pixels)
+
+
+def normal(job: Job, shape: tuple[int, ...]) -> Tensor:
+    """The job's noise."""
+    seeds = job.seed if isinstance(job.seed, tuple) else (job.seed,)
+    each = len(job.prompts) // len(seeds)
+    return torch.cat([torch.randn(each, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

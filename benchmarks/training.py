@@ -1,0 +1,91 @@
+"""What both trainers share: optimisers, learning-rate schedule, the average of the weights, and the final judgement."""
+
+from __future__ import annotations
+
+import copy
+
+import drawings
+import numpy as np
+import torch
+from classifier import accuracy, train_classifier
+from forecasting import sample
+from subjects import Job, Subject
+from torch import Tensor, nn
+
+from femo_core import Schedule, TaylorSeer
+
+MUON_RATE = 6.0  # times AdamW's learning rate
+
+
+class Optimiser:
+    """Muon for the blocks' matrices (Jordan et al. 2024: learns them in far fewer steps), AdamW for the rest.
+
+    `average` holds the exponential moving average of the weights.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, peak_rate: float, no_muon: tuple[str, ...]):
+        """`no_muon`: parts of the names of matrices in blocks that AdamW shall keep (modulations)."""
+        self.model = model
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        matrices = [
+            p for name, p in model.named_parameters()
+            if p.ndim == 2 and "blocks." in name and not any(part in name for part in no_muon)]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in chosen]
+        self.optimisers = [
+            torch.optim.Muon(matrices, lr=MUON_RATE * peak_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+        self.schedules = [
+            torch.optim.lr_scheduler.OneCycleLR(
+                o, o.param_groups[0]["lr"], total_steps=steps, pct_start=0.05, cycle_momentum=False)
+            for o in self.optimisers
+        ]
+        self.done = 0
+
+    def step(self, loss: Tensor) -> None:
+        self.model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for each in (*self.optimisers, *self.schedules):
+            each.step()
+        decay = min(0.999, (1 + self.done) / (10 + self.done))
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1 - decay)
+        self.done += 1
+
+
+def initialise(model: nn.Module, zeros: tuple[str, ...]) -> None:
+    """Gates, and the last layer, start at zero: every block starts as the identity (Peebles and Xie 2023).
+
+    `zeros`: parts of the names of the weights that start at zero, beside all biases.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias") or any(part in name for part in zeros):
+            torch.nn.init.zeros_(parameter)
+        elif parameter.ndim == 2:
+            torch.nn.init.xavier_uniform_(parameter)
+
+
+def pixels_of(images: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) in −1 … 1."""
+    return torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1
+
+
+def prompts_of(words: Tensor) -> list[str]:
+    """(B, 3) indices into drawings.WORDS -> ["red house day", …]."""
+    return [" ".join(drawings.WORDS[i] for i in row) for row in words.tolist()]
+
+
+def evaluate(subject: Subject, pixels: Tensor, words: Tensor) -> dict[str, float]:
+    """A classifier's accuracy on new drawings and on 400 samples of 50 steps. pixels, words: what it is trained on."""
+    judge = train_classifier(subject.drawing(pixels), words)
+    real, real_words = drawings.draw_many(2000, seed=777)
+    wanted = torch.from_numpy(drawings.draw_many(400, seed=778)[1])
+    jobs = [Job(tuple(prompts_of(wanted[i : i + 100])), seed=i) for i in range(0, 400, 100)]
+    samples = torch.cat([
+        subject.pixels(sample(subject, job, 50, TaylorSeer(1), Schedule(1))[0]) for job in jobs])
+    on_real = accuracy(judge, subject.drawing(pixels_of(real)), torch.from_numpy(real_words))
+    on_samples = accuracy(judge, samples, wanted)
+    return {f"real_{name}_accuracy": value for name, value in on_real.items()} | {
+        f"sample_{name}_accuracy": value for name, value in on_samples.items()}
