@@ -17,8 +17,9 @@ from subjects import Job, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
 
-from femo_core import FeMo, RunReport, Schedule, TaylorSeer
+from femo_core import RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
+from femo_core.presets import MEASURED, PAPERS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -31,10 +32,10 @@ PROMPTS = (
     "pink flower day",
 )
 METHODS: dict[str, AbstractPredictor] = {
-    "TaylorSeer O=1": TaylorSeer(1),
-    "FeMo β=0.325": FeMo(1, beta=0.325),
-    "FeMo β=−0.2": FeMo(1, beta=-0.2),
-    "Adapted-FeMo": FeMo(1, beta=0.325, gamma=0.015, beta_min=0.2, beta_max=0.45),
+    "TaylorSeer O=2": TaylorSeer(2),
+    "FeMo, papers": PAPERS["FeMo, FLUX, O=1"].predictor,
+    "Adapted-FeMo, papers": PAPERS["Adapted-FeMo, FLUX, O=1"].predictor,
+    "FeMo, default": MEASURED["FLUX"].predictor,
 }
 
 

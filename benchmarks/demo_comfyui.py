@@ -33,7 +33,8 @@ def prompt_for(base: dict[str, Any], steps: int, predictor: Any, schedule: Any) 
     node = prompt["2"]
     node["inputs"] |= shared
     if isinstance(predictor, FeMo):
-        node["inputs"] |= {name: getattr(predictor, name) for name in ("beta", "gamma", "beta_min", "beta_max")}
+        node["inputs"] |= {
+            name: getattr(predictor, name) for name in ("beta", "gamma", "beta_min", "beta_max", "momentum_start")}
     else:
         node["class_type"] = "TaylorSeerCache"
         node["inputs"] = {k: v for k, v in node["inputs"].items() if not k.startswith(("beta", "gamma"))}

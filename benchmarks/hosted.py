@@ -46,11 +46,19 @@ class Hosted:
         return attach.attach(self.model, attach.CacheConfig(getattr(core, predictor_name)(**predictor), schedule))
 
     def rival(self, name: str, threshold: float) -> Any:
-        """The model with ComfyUI's own EasyCache or LazyCache on it."""
-        import comfy_extras.nodes_easycache as nodes
+        """The model with ComfyUI's own EasyCache or LazyCache on it.
 
+        EasyCache changes what it is given in place, which in float32 is the sampler's own latent: it gets a copy, as
+        it does in practice, where the network runs in half precision.
+        """
+        import comfy_extras.nodes_easycache as nodes
+        from comfy.patcher_extension import WrappersMP
+
+        model = self.model.clone()
+        model.add_wrapper_with_key(
+            WrappersMP.DIFFUSION_MODEL, "copy", lambda executor, x, *rest, **named: executor(x.clone(), *rest, **named))
         return getattr(nodes, f"{name}Node").execute(
-            model=self.model, reuse_threshold=threshold, start_percent=0.15, end_percent=0.95, verbose=False).result[0]
+            model=model, reuse_threshold=threshold, start_percent=0.15, end_percent=0.95, verbose=False).result[0]
 
     def run(self, model: Any, job: Job, steps: int, sampler: str) -> tuple[Tensor, int, float]:
         """Pixels, network runs (with guidance, of both streams together), seconds."""

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import drawings
 import numpy as np
@@ -48,13 +48,14 @@ Row = dict[str, Any]
 STEPS = 50
 LIMIT_STEPS = 500  # of a second-order solver: the limit of very many steps
 SEEDS = (0, 1, 2)
-TUNING_SEED = 100
+TUNING_SEEDS = (100, 101, 102)
 HEADLINE_SAMPLES = 1000
 INTERVALS = range(3, 11)
 HEADLINE_INTERVALS = (4, 6, 8)
 SOLVERS = ("dpmpp_2m", "uni_pc", "deis")  # ComfyUI's, that users pick where they want fewer steps
-THRESHOLDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # of EasyCache and LazyCache; their default is 0.2
-BETAS = tuple(round(0.1 * i, 1) for i in range(-6, 7))
+THRESHOLDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # of EasyCache and LazyCache; their default is 0.2
+STARTS: tuple[Literal["zero", "feature"], ...] = ("zero", "feature")
+BETAS = {"euler": tuple(i / 10 for i in range(-5, 6)), "ancestral": tuple(i / 10 for i in range(10))}  # tried
 PLAIN_STEPS = (30, 25, 20, 17, 14, 12, 11, 10, 9, 8, 7)  # 60, 50, 40 and 34 %, DDIM's, and as many as forecasting runs
 
 
@@ -105,63 +106,79 @@ EULER_ON_GRID = Method("Euler on the full steps", TaylorSeer(0))
 AB_ON_GRID = Method("Adams–Bashforth on the full steps", TaylorSeer(0))
 
 
-def methods(subject: Subject, tuned: dict[int, float]) -> dict[str, Method]:
-    """What is compared, by a short name. `tuned`: β by order, as `tune` found it."""
-    family = "FLUX" if subject.name == "tiny Flux" else "DiT"
+Tuned = dict[tuple[int, str], float]
+"""β by order and start rule, as `tune` found it; the best of them first."""
+
+
+def methods(subject: Subject, tuned: Tuned) -> dict[str, Method]:
+    """What is compared, by a short name."""
+    family = subject.preset
     first = PAPERS[f"FeMo, {family}, O=1"]
     paper = {1: first.predictor.beta, 2: PAPERS.get(f"FeMo, {family}, O=2", first).predictor.beta}
     found = {"FORA": FORA} | {f"TaylorSeer {order}": Method("TaylorSeer", TaylorSeer(order)) for order in (1, 2, 3, 4)}
-    for order, start in itertools.product((1, 2), ("zero", "feature")):
-        for name, beta in (("paper", paper[order]), ("tuned", tuned[order])):
+    for order, start in itertools.product((1, 2), STARTS):
+        for name, beta in (("paper", paper[order]), ("tuned", tuned[order, start])):
             found[f"FeMo {order} {name} {start}"] = Method("FeMo", FeMo(order, beta=beta, momentum_start=start))
     adapted = [name for name in PAPERS if name.startswith(f"Adapted-FeMo, {family}")]
     for name in adapted:
         found[f"Adapted {name[-1]} paper"] = Method("Adapted-FeMo", PAPERS[name].predictor)
+    beta = tuned[1, "zero"]
     found["Adapted 1 tuned"] = Method("Adapted-FeMo", FeMo(
-        1, beta=tuned[1], gamma=0.0125, beta_min=round(tuned[1] - 0.125, 3), beta_max=round(tuned[1] + 0.125, 3)))
+        1, beta=beta, gamma=0.0125, beta_min=round(beta - 0.125, 3), beta_max=min(0.95, round(beta + 0.125, 3))))
     return found
 
 
-FEW_STEPS = ("FORA", "TaylorSeer 1", "TaylorSeer 2", "FeMo 1 paper zero", "FeMo 1 tuned zero", "Adapted 1 paper")
+MAIN = ("FORA", "TaylorSeer 1", "TaylorSeer 2", "FeMo 1 paper zero", "FeMo 1 tuned zero", "Adapted 1 paper")
 
 
-def plan(subject: Subject, tuned: dict[str, dict[int, float]]) -> list[Spec]:
-    """Every row of a model. `tuned`: β by sampler and order."""
+def plan(subject: Subject, tuned: dict[str, Tuned], full: bool) -> list[Spec]:
+    """The rows of a model, all of them where `full`. `tuned` by sampler."""
     smooth, noisy = methods(subject, tuned["euler"]), methods(subject, tuned["ancestral"])
+    main = [*(smooth[name] for name in MAIN), best_femo(smooth, tuned["euler"])]
     specs = [Spec(FULL)]
     matched = {network_runs(subject, STEPS, n, cooldown) for n in INTERVALS for cooldown in (0, 1)}
     specs += [Spec(FEWER, steps) for steps in sorted({*PLAIN_STEPS, *matched}, reverse=True)]
     for cooldown, interval in itertools.product((1, 0), INTERVALS):
-        specs += [Spec(method, interval=interval, cooldown=cooldown) for method in smooth.values()]
-        grid = Schedule(interval, subject.warmup, cooldown)
-        specs += [Spec(EULER_ON_GRID, grid_of=grid), Spec(AB_ON_GRID, sampler="ab2", grid_of=grid)]
+        telling = interval in HEADLINE_INTERVALS
+        if full or telling or cooldown:
+            some = smooth.values() if full or (telling and cooldown) else main
+            specs += [Spec(method, interval=interval, cooldown=cooldown) for method in some]
+            grid = Schedule(interval, subject.warmup, cooldown)
+            specs += [Spec(EULER_ON_GRID, grid_of=grid), Spec(AB_ON_GRID, sampler="ab2", grid_of=grid)]
     specs += [Spec(method, interval=6, cooldown=cooldown, site=site)
-              for cooldown in (1, 0) for site in ("module", "output") for method in smooth.values()]
+              for cooldown in ((1, 0) if full else (1,)) for site in ("module", "output")
+              for method in (smooth.values() if full else main)]
     for steps in (20, 28):
         specs.append(Spec(FULL, steps, steps))
         choices = list(itertools.product((2, 3, 4), (1, 0)))
-        specs += [Spec(smooth[name], steps, steps, interval=interval, cooldown=cooldown)
-                  for interval, cooldown in choices for name in FEW_STEPS]
+        specs += [Spec(method, steps, steps, interval=interval, cooldown=cooldown)
+                  for interval, cooldown in choices for method in main]
         specs += [Spec(FEWER, count, steps) for count in sorted({network_runs(subject, steps, *c) for c in choices})]
     specs.append(Spec(FULL, sampler="ancestral"))
     specs += [Spec(method, sampler="ancestral", interval=interval, cooldown=cooldown)
-              for cooldown in (1, 0) for interval in (4, 8) for method in noisy.values()]
+              for cooldown in ((1, 0) if full else (1,)) for interval in (4, 8) for method in noisy.values()]
     return list(dict.fromkeys(specs))
 
 
-def headline(subject: Subject, tuned: dict[int, float], table: Table) -> list[Spec]:
-    """Rows that are also judged by the classifier. Which TaylorSeer is best the table tells."""
+def headline(subject: Subject, tuned: Tuned, table: Table) -> list[Spec]:
+    """Rows that are also judged by the classifier. Which TaylorSeer is best the table tells, which FeMo the tuning."""
     found = methods(subject, tuned)
 
-    def error(method: Method) -> float:
+    def quality(method: Method) -> float:
         specs = [Spec(method, interval=n, cooldown=1) for n in HEADLINE_INTERVALS]
-        return float(np.mean([np.log(float(table.rows[spec.key(subject)]["rmse"])) for spec in specs]))
+        return float(np.mean([float(table.rows[spec.key(subject)]["psnr"]) for spec in specs]))
 
-    best = min((method for name, method in found.items() if name.startswith("TaylorSeer")), key=error)
-    chosen = [FORA, best, found["FeMo 1 tuned zero"], found["Adapted 1 paper"]]
+    best = max((method for name, method in found.items() if name.startswith("TaylorSeer")), key=quality)
+    chosen = [FORA, best, best_femo(found, tuned), found["Adapted 1 paper"]]
     counts = sorted({network_runs(subject, STEPS, n, 1) for n in HEADLINE_INTERVALS}, reverse=True)
     return [Spec(FULL), *(Spec(FEWER, count) for count in counts),
             *(Spec(method, interval=n, cooldown=1) for n in HEADLINE_INTERVALS for method in chosen)]
+
+
+def best_femo(found: dict[str, Method], tuned: Tuned) -> Method:
+    """By its PSNR in the tuning."""
+    order, start = next(iter(tuned))
+    return found[f"FeMo {order} tuned {start}"]
 
 
 def network_runs(subject: Subject, steps: int, interval: int, cooldown: int) -> int:
@@ -286,6 +303,12 @@ class Table:
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = {tuple(row[name] for name in KEY): row for row in csv.DictReader(file)}
 
+    def forget_outdated(self, keys: set[tuple[str, ...]]) -> None:
+        """Drops rows of FeMo that no plan has: of a β that was tuned anew since."""
+        method = KEY.index("method")
+        self.rows = {key: row for key, row in self.rows.items()
+                     if key in keys or key[method] not in ("FeMo", "Adapted-FeMo")}
+
     def add(self, key: tuple[str, ...], figures: Row) -> None:
         rounded = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in figures.items()}
         self.rows[key] = self.rows.get(key, {}) | dict(zip(KEY, key, strict=True)) | rounded
@@ -298,49 +321,52 @@ class Table:
         partial.replace(self.path)
 
 
-def tune(bench: Bench, table: Table, sampler: str) -> dict[int, float]:
-    """β by order: that of the smallest error, a geometric mean over N = 4, 6, 8, on the tuning seed and classes."""
-    best = {}
-    for order in (1, 2):
-        errors = {}
-        for beta in BETAS:
-            values = []
-            for interval in HEADLINE_INTERVALS:
-                spec = Spec(Method("FeMo", FeMo(order, beta=beta)), sampler=sampler, interval=interval, cooldown=1)
-                key = spec.key(bench.subject)
-                if key not in table.rows:
-                    table.add(key, bench.measure(spec))
-                values.append(float(table.rows[key]["rmse"]))
-            errors[beta] = float(np.exp(np.mean(np.log(values))))
-        best[order] = min(errors, key=errors.__getitem__)
-    return best
+def tune(bench: Bench, table: Table, sampler: str) -> Tuned:
+    """β of the highest PSNR, mean over N = 4, 6, 8, on the tuning's seeds and classes. (Not the RMSE, in which a few
+    pictures that turn into others outweigh all that stay.)"""
+    best: dict[tuple[int, str], tuple[float, float]] = {}
+    for order, start, beta in tqdm(list(itertools.product((1, 2), STARTS, BETAS[sampler])),
+                                   desc=f"{bench.subject.name}, tuning, {sampler}", unit="β"):
+        quality = []
+        for interval in HEADLINE_INTERVALS:
+            method = Method("FeMo", FeMo(order, beta=beta, momentum_start=start))
+            spec = Spec(method, sampler=sampler, interval=interval, cooldown=1)
+            key = spec.key(bench.subject)
+            if key not in table.rows:
+                table.add(key, bench.measure(spec))
+            quality.append(float(table.rows[key]["psnr"]))
+        found = float(np.mean(quality)), beta
+        best[order, start] = max(found, best.get((order, start), found))
+    return {key: beta for key, (_, beta) in sorted(best.items(), key=lambda item: item[1], reverse=True)}
 
 
-def measure_all(subject: Subject, samples: int, table: Table, tuning: Table) -> dict[str, dict[int, float]]:
-    """Every row of `plan`; β as tuned, by sampler and order."""
-    tuner = Bench(subject, samples, (TUNING_SEED,), tuning=True)
-    tuned = {sampler: tune(tuner, tuning, sampler) for sampler in ("euler", "ancestral")}
-    tqdm.write(f"{subject.name}: tuned β by sampler and order: {tuned}")
-    bench = Bench(subject, samples)
-
-    def missing(specs: list[Spec], figure: str) -> list[Spec]:
-        return [spec for spec in specs if not table.rows.get(spec.key(subject), {}).get(figure)]
-
-    for spec in tqdm(missing(plan(subject, tuned), "full_steps"), desc=subject.name, unit="row"):
-        table.add(spec.key(subject), bench.measure(spec))
-    unjudged = missing(headline(subject, tuned["euler"], table), "frechet")
-    if unjudged:
-        judge = Judge(bench)
-        for spec in tqdm(unjudged, desc=f"{subject.name}, classifier", unit="row"):
-            table.add(spec.key(subject), judge(spec))
-    return tuned
+def tuned_betas(subject: Subject, samples: int, tuning: Table) -> dict[str, Tuned]:
+    """By sampler."""
+    tuner = Bench(subject, samples, TUNING_SEEDS, tuning=True)
+    return {sampler: tune(tuner, tuning, sampler) for sampler in ("euler", "ancestral")}
 
 
-def measure_rivals(samples: int, table: Table) -> None:
+def measure(bench: Bench, specs: list[Spec], table: Table) -> None:
+    """The rows that the table lacks."""
+    lacking = [spec for spec in specs if not table.rows.get(spec.key(bench.subject), {}).get("full_steps")]
+    for spec in tqdm(lacking, desc=bench.subject.name, unit="row"):
+        table.add(spec.key(bench.subject), bench.measure(spec))
+
+
+def judge(bench: Bench, specs: list[Spec], table: Table) -> None:
+    """The classifier's figures that the table lacks."""
+    lacking = [spec for spec in specs if not table.rows.get(spec.key(bench.subject), {}).get("frechet")]
+    if lacking:
+        judged = Judge(bench)
+        for spec in tqdm(lacking, desc=f"{bench.subject.name}, {HEADLINE_SAMPLES} samples", unit="row"):
+            table.add(spec.key(bench.subject), judged(spec))
+
+
+def measure_rivals(bench: Bench, table: Table) -> None:
     """diffusers' TaylorSeer and cache-dit's on the tiny Flux, at about our numbers of full steps."""
     from rivals import DiffusersFlux, cache_dit_cache, diffusers_cache, flops_of
 
-    bench, flux = Bench(TinyFlux(), samples), DiffusersFlux()
+    flux = DiffusersFlux()
 
     def engines(interval: int, order: int) -> dict[str, tuple[int, Callable[[], AbstractContextManager[None]]]]:
         """Name -> cool-down and cache."""
@@ -371,14 +397,15 @@ def measure_rivals(samples: int, table: Table) -> None:
                         **bench.compared(pixels, reference=bench.reference(STEPS, "euler")[0])})
 
 
-def measure_hosted(subject: Subject, samples: int, table: Table, beta: float) -> None:
+def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
     """Through a real ComfyUI, where one is found: other samplers, ours under them, EasyCache and LazyCache."""
     from hosted import Hosted, hosts
 
     if hosts.this_host() is None:
         tqdm.write(hosts.MISSING)
         return
-    bench, hosted = Bench(subject, samples), Hosted(subject, hosts.this_host())
+    subject = bench.subject
+    hosted = Hosted(subject, hosts.this_host())
     runs: list[tuple[tuple[str, ...], int, str, Callable[[], Any]]] = []
     for sampler in ("euler", *SOLVERS):
         for interval in HEADLINE_INTERVALS:
@@ -414,15 +441,23 @@ def key_of(**fields: Any) -> tuple[str, ...]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--full", action="store_true", help="48 samples a seed instead of 16")
+    arguments.add_argument("--full", action="store_true", help="all rows; without it those that the README shows")
+    arguments.add_argument("--samples", type=int, default=16, help="pictures of each of the 3 seeds")
     arguments.add_argument("--out", type=Path, default=RESULTS)
     options = arguments.parse_args()
-    samples = 48 if options.full else 16
     table, tuning = Table(options.out / "paper_table.csv"), Table(options.out / "tuning.csv")
-    for subject in (TinyFlux(), TinyDiT()):
-        tuned = measure_all(subject, samples, table, tuning)
-        measure_hosted(subject, samples, table, tuned["euler"][1])
-    measure_rivals(samples, table)
+    benches = [Bench(subject, options.samples) for subject in (TinyFlux(), TinyDiT())]
+    tuned = {bench.subject.name: tuned_betas(bench.subject, options.samples, tuning) for bench in benches}
+    tqdm.write(f"tuned β by model, sampler, order and start rule: {tuned}")
+    everything = {bench.subject.name: plan(bench.subject, tuned[bench.subject.name], full=True) for bench in benches}
+    table.forget_outdated({spec.key(bench.subject) for bench in benches for spec in everything[bench.subject.name]})
+    for bench in benches:
+        measure(bench, plan(bench.subject, tuned[bench.subject.name], options.full), table)
+    for bench in benches:
+        measure_hosted(bench, table, tuned[bench.subject.name]["euler"][1, "zero"])
+    measure_rivals(benches[0], table)
+    for bench in benches:
+        judge(bench, headline(bench.subject, tuned[bench.subject.name]["euler"], table), table)
 
 
 if __name__ == "__main__":

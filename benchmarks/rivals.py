@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "ERROR")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from diffusers import FluxTransformer2DModel, TaylorSeerCacheConfig

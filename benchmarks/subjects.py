@@ -42,6 +42,7 @@ class Subject(ABC):
     """A model whose image obeys dx/dσ = v(x, σ); the image at σ = 0 is the result."""
 
     name: str
+    preset: str  # of its family, in femo_core.presets
     model: nn.Module
     family: Any
     streams: tuple[str, ...]  # of the batch, as chunks
@@ -75,7 +76,7 @@ class Subject(ABC):
 class TinyFlux(Subject):
     """Rectified flow, timestep shift 3.16, guidance by embedding."""
 
-    name, family, streams, warmup = "tiny Flux", FLUX_FAMILY, ("prompt",), 3
+    name, preset, family, streams, warmup = "tiny Flux", "FLUX", FLUX_FAMILY, ("prompt",), 3
 
     def __init__(self, folder: Path = tiny_flux.CHECKPOINTS) -> None:
         self.model = tiny_flux.load_tiny_flux(folder / "tiny_flux.safetensors")
@@ -101,7 +102,7 @@ class TinyFlux(Subject):
 class TinyDiT(Subject):
     """Noise prediction on linear β, guidance by a second, unconditional stream; x is the image plus σ · noise."""
 
-    name, family, streams, warmup = "tiny DiT", DIT_FAMILY, ("class", "null class"), 2
+    name, preset, family, streams, warmup = "tiny DiT", "DiT", DIT_FAMILY, ("class", "null class"), 2
 
     def __init__(self, path: Path = tiny_dit.CHECKPOINT) -> None:
         self.model = tiny_dit.load_tiny_dit(path)

@@ -77,8 +77,7 @@ def relative_error(path: Tensor, truth: Tensor) -> Tensor:
 def draw(subject: Subject, axes: list[pyplot.Axes], interval: int) -> None:
     prompts = prompts_of(0, SAMPLES)
     truth = true_path(subject, Job(prompts), STEPS)
-    family = "FLUX" if isinstance(subject, TinyFlux) else "DiT"
-    adapted = PAPERS[f"Adapted-FeMo, {family}, O=1"].predictor
+    adapted = PAPERS[f"Adapted-FeMo, {subject.preset}, O=1"].predictor
     predictors: dict[str, AbstractPredictor] = {
         "FORA": TaylorSeer(0), "TaylorSeer O=1": TaylorSeer(1), "TaylorSeer O=2": TaylorSeer(2),
         "FeMo β=0.325": FeMo(1, beta=0.325), "FeMo β=−0.2": FeMo(1, beta=-0.2), "Adapted-FeMo": adapted,

@@ -22,12 +22,12 @@ class FeMoCache(io.ComfyNode):
                 inputs.model(),
                 inputs.enabled(),
                 inputs.interval(),
-                inputs.max_order(),
+                inputs.max_order(default=2),
                 io.Float.Input(
-                    "beta", default=0.325, min=-0.95, max=0.95, step=0.005, round=False,
-                    tooltip="β: the weight of history in the momentum. 0 is TaylorSeer; above 0 smooths (noisy "
-                            "samplers), below 0 leans ahead (smooth ones). The papers use 0.325 for FLUX, −0.2 for "
-                            "DiT. Sensible: −0.3 … 0.45."),
+                    "beta", default=0.2, min=-0.95, max=0.95, step=0.005, round=False,
+                    tooltip="β: the weight of history in the momentum. 0 is TaylorSeer; above 0 smooths, below 0 leans "
+                            "ahead. The papers use 0.325 for FLUX, −0.2 for DiT. Sensible: 0.1 … 0.4 with "
+                            "momentum_start feature (0.4–0.5 for noisy samplers), −0.4 … −0.1 with zero."),
                 io.Float.Input(
                     "gamma", default=0.0, min=0.0, max=0.5, step=0.001, round=False,
                     tooltip="γ: how far β moves at each full step, up or down, for each image by itself "
@@ -43,6 +43,11 @@ class FeMoCache(io.ComfyNode):
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
                 inputs.site(),
+                io.Combo.Input(
+                    "momentum_start", options=["feature", "zero"], default="feature", optional=True,
+                    tooltip="Where the momentum starts. feature: at the first recorded feature, the papers' text taken "
+                            "literally; it damps the long first forecasts, and measured best at hidden and module. "
+                            "zero: at 0, with the papers' bias correction; better at site output."),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -50,11 +55,13 @@ class FeMoCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
-                cooldown_steps, site) -> io.NodeOutput:
+                cooldown_steps, site, momentum_start="zero") -> io.NodeOutput:
+        # A workflow for the API from before this input leaves it out, and means what it meant then.
         if not enabled:
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
-            predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max),
+            predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max,
+                           momentum_start=momentum_start),
             schedule=Schedule(interval, warmup_steps, cooldown_steps),
             site=site, node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

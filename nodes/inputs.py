@@ -27,9 +27,9 @@ def interval() -> io.Input:
                 "1 turns forecasting off. Sensible: 2–3 at 20–28 steps, 4–6 at 50 steps; the papers go to 10.")
 
 
-def max_order() -> io.Input:
+def max_order(default: int) -> io.Input:
     return io.Int.Input(
-        "max_order", default=1, min=0, max=MAX_ORDER,
+        "max_order", default=default, min=0, max=MAX_ORDER,
         tooltip="O (or m) in the papers: the highest derivative used. 0 reuses the last feature, 1 follows a line, "
                 "2 a curve. Higher needs more memory and smoother features. Sensible: 1 or 2.")
 

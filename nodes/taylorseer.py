@@ -22,7 +22,7 @@ class TaylorSeerCache(io.ComfyNode):
                 inputs.model(),
                 inputs.enabled(),
                 inputs.interval(),
-                inputs.max_order(),
+                inputs.max_order(default=2),
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
                 inputs.site(),

@@ -119,10 +119,11 @@ def load_dit(path: str | Path, dtype: torch.dtype | None = None) -> Any:
     model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
 
     model = model_config.get_model(weights)
-    model.to(offload_device)
-    # Newer hosts name the patcher that they can swap for one that streams weights.
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)(
-        model, load_device=device, offload_device=offload_device)
-    assign = {"assign": True} if getattr(patcher, "is_dynamic", bool)() else {}
-    model.load_model_weights(weights, "", **assign)
+    # Newer hosts have a patcher that streams weights, and wants them assigned to layers that it left empty.
+    kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    patcher = kind(model, load_device=device, offload_device=offload_device)
+    streams = hasattr(patcher, "is_dynamic") and patcher.is_dynamic()
+    if not management.is_device_cpu(offload_device):
+        model.to(offload_device)
+    model.load_model_weights(weights, "", **({"assign": True} if streams else {}))
     return patcher

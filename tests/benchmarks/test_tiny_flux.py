@@ -101,5 +101,5 @@ def test_the_demo_writes_its_table_and_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["demo.py", "--steps", "12", "--intervals", "4", "--out", str(tmp_path)])
     demo.main()
     printed = capsys.readouterr().out
-    assert "| TaylorSeer O=1, N=4 | 6 of 12 |" in printed
+    assert "| TaylorSeer O=2, N=4 | 6 of 12 |" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"contact_sheet.png", "betas.png", "table.md"}

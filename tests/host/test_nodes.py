@@ -6,17 +6,17 @@ import asyncio
 import sys
 
 import pytest
-from comfy_host import PACK, build_flux, femo_node, taylorseer_node
+from comfy_host import PACK, build_flux, femo_core, femo_node, taylorseer_node
 
 SHARED = {
     "enabled": ("BOOLEAN", True, None, None),
     "interval": ("INT", 6, 1, 20),
-    "max_order": ("INT", 1, 0, 4),
+    "max_order": ("INT", 2, 0, 4),
     "warmup_steps": ("INT", 3, 1, 1000),
     "cooldown_steps": ("INT", 1, 0, 1000),
 }
 FEMO = {
-    "beta": ("FLOAT", 0.325, -0.95, 0.95),
+    "beta": ("FLOAT", 0.2, -0.95, 0.95),
     "gamma": ("FLOAT", 0.0, 0.0, 0.5),
     "beta_min": ("FLOAT", 0.2, -0.95, 0.95),
     "beta_max": ("FLOAT", 0.45, -0.95, 0.95),
@@ -61,11 +61,36 @@ def test_tooltips_name_the_papers_symbol_and_a_sensible_range(node_id, name, sym
 
 def test_every_input_has_a_tooltip():
     for node in NODES.values():
-        assert all(options["tooltip"] for _, options in node.INPUT_TYPES()["required"].values())
+        for inputs in node.INPUT_TYPES().values():
+            assert all(options["tooltip"] for _, options in inputs.values() if isinstance(options, dict))
+
+
+def test_the_defaults_are_what_was_measured_best():
+    presets = sys.modules[f"{PACK}.femo_core.presets"]
+    values = settings("FeMoCache")
+    for preset in presets.MEASURED.values():
+        assert preset.predictor == femo_core.FeMo(
+            values["max_order"], beta=values["beta"], momentum_start=values["momentum_start"])
+        assert preset.cooldown_steps == values["cooldown_steps"]
+
+
+def test_a_workflow_without_momentum_start_means_what_it_meant_before_there_was_one(execute):
+    def start(**changes):
+        return execute("FeMoCache", **changes).wrappers["outer_sample"]["femo"][0].__self__.config.predictor
+
+    values = settings("FeMoCache")
+    del values["momentum_start"]
+    node = NODES["FeMoCache"].PREPARE_CLASS_CLONE(None)
+    node.hidden = type("Hidden", (), {"unique_id": "7"})
+    old = node.execute(model=build_flux(), **values).result[0]
+    assert old.wrappers["outer_sample"]["femo"][0].__self__.config.predictor.momentum_start == "zero"
+    assert start().momentum_start == "feature"
+    assert start(momentum_start="zero").momentum_start == "zero"
 
 
 def settings(node_id, **changes):
-    inputs = NODES[node_id].INPUT_TYPES()["required"]
+    found = NODES[node_id].INPUT_TYPES()
+    inputs = found["required"] | found.get("optional", {})
     return {name: options["default"] for name, (_, options) in inputs.items() if "default" in options} | changes
 
 
