@@ -32,7 +32,7 @@ from training import pixels_of
 
 from femo_core import FeMo, RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
-from femo_core.presets import PAPERS
+from femo_core.presets import MEASURED, PAPERS
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -107,7 +107,7 @@ AB_ON_GRID = Method("Adams–Bashforth on the full steps", TaylorSeer(0))
 
 
 Tuned = dict[tuple[int, str], float]
-"""β by order and start rule, as `tune` found it; the best of them first."""
+"""β by order and start rule, as `tune` found it."""
 
 
 def methods(subject: Subject, tuned: Tuned) -> dict[str, Method]:
@@ -122,19 +122,21 @@ def methods(subject: Subject, tuned: Tuned) -> dict[str, Method]:
     adapted = [name for name in PAPERS if name.startswith(f"Adapted-FeMo, {family}")]
     for name in adapted:
         found[f"Adapted {name[-1]} paper"] = Method("Adapted-FeMo", PAPERS[name].predictor)
+    found["FeMo default"] = Method("FeMo", MEASURED[subject.preset].predictor)
     beta = tuned[1, "zero"]
     found["Adapted 1 tuned"] = Method("Adapted-FeMo", FeMo(
         1, beta=beta, gamma=0.0125, beta_min=round(beta - 0.125, 3), beta_max=min(0.95, round(beta + 0.125, 3))))
     return found
 
 
-MAIN = ("FORA", "TaylorSeer 1", "TaylorSeer 2", "FeMo 1 paper zero", "FeMo 1 tuned zero", "Adapted 1 paper")
+MAIN = ("FORA", "TaylorSeer 1", "TaylorSeer 2", "FeMo 1 paper zero", "FeMo 1 tuned zero", "FeMo default",
+        "Adapted 1 paper")
 
 
 def plan(subject: Subject, tuned: dict[str, Tuned], full: bool) -> list[Spec]:
     """The rows of a model, all of them where `full`. `tuned` by sampler."""
     smooth, noisy = methods(subject, tuned["euler"]), methods(subject, tuned["ancestral"])
-    main = [*(smooth[name] for name in MAIN), best_femo(smooth, tuned["euler"])]
+    main = [smooth[name] for name in MAIN]
     specs = [Spec(FULL)]
     matched = {network_runs(subject, STEPS, n, cooldown) for n in INTERVALS for cooldown in (0, 1)}
     specs += [Spec(FEWER, steps) for steps in sorted({*PLAIN_STEPS, *matched}, reverse=True)]
@@ -161,7 +163,7 @@ def plan(subject: Subject, tuned: dict[str, Tuned], full: bool) -> list[Spec]:
 
 
 def headline(subject: Subject, tuned: Tuned, table: Table) -> list[Spec]:
-    """Rows that are also judged by the classifier. Which TaylorSeer is best the table tells, which FeMo the tuning."""
+    """Rows that are also judged by the classifier. Which TaylorSeer is best the table tells."""
     found = methods(subject, tuned)
 
     def quality(method: Method) -> float:
@@ -169,16 +171,10 @@ def headline(subject: Subject, tuned: Tuned, table: Table) -> list[Spec]:
         return float(np.mean([float(table.rows[spec.key(subject)]["psnr"]) for spec in specs]))
 
     best = max((method for name, method in found.items() if name.startswith("TaylorSeer")), key=quality)
-    chosen = [FORA, best, best_femo(found, tuned), found["Adapted 1 paper"]]
+    chosen = [FORA, best, found["FeMo default"], found["Adapted 1 paper"]]
     counts = sorted({network_runs(subject, STEPS, n, 1) for n in HEADLINE_INTERVALS}, reverse=True)
     return [Spec(FULL), *(Spec(FEWER, count) for count in counts),
             *(Spec(method, interval=n, cooldown=1) for n in HEADLINE_INTERVALS for method in chosen)]
-
-
-def best_femo(found: dict[str, Method], tuned: Tuned) -> Method:
-    """By its PSNR in the tuning."""
-    order, start = next(iter(tuned))
-    return found[f"FeMo {order} tuned {start}"]
 
 
 def network_runs(subject: Subject, steps: int, interval: int, cooldown: int) -> int:
@@ -337,7 +333,7 @@ def tune(bench: Bench, table: Table, sampler: str) -> Tuned:
             quality.append(float(table.rows[key]["psnr"]))
         found = float(np.mean(quality)), beta
         best[order, start] = max(found, best.get((order, start), found))
-    return {key: beta for key, (_, beta) in sorted(best.items(), key=lambda item: item[1], reverse=True)}
+    return {key: beta for key, (_, beta) in best.items()}
 
 
 def tuned_betas(subject: Subject, samples: int, tuning: Table) -> dict[str, Tuned]:

@@ -58,6 +58,7 @@ def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])
 
 
+COLUMNS_DRAWN = (("psnr", "PSNR to the full run, dB"), ("psnr_limit", "PSNR to the limit, dB"))
 QUALITY = ("runs", "FLOPs", "wall clock", "RMSE to the full run", "PSNR", "SSIM", "RMSE to the limit")
 
 
@@ -188,7 +189,7 @@ def everything(rows: Rows) -> str:
 
 
 def figure(rows: Rows, path: Path) -> None:
-    """Distance over network runs, to the full run and to the limit."""
+    """Closeness over network runs, to the full run and to the limit."""
     styles = {
         "fewer steps": ({"method": "fewer steps", "sampler": "euler", "of_steps": STEPS}, "k--"),
         "Adams–Bashforth on our grid": ({"method": "Adams–Bashforth on the full steps", "cooldown": 1}, "k:"),
@@ -198,12 +199,13 @@ def figure(rows: Rows, path: Path) -> None:
         "TaylorSeer O=1, no cool-down": ({"method": "TaylorSeer", "order": 1, "cooldown": 0}, "C0--"),
     }
     drawn, axes = pyplot.subplots(2, 2, figsize=(11, 8), squeeze=False)
-    for i, model in enumerate(MODELS):
-        femo = {row["beta"] for row in rows.find(model=model, method="FeMo", order=1, sampler="euler", start="zero")}
-        lines = styles | {f"FeMo β={float(beta):g}": ({"method": "FeMo", "order": 1, "beta": beta, "start": "zero",
-                                                      "cooldown": 1}, f"C{j + 1}-")
-                          for j, beta in enumerate(sorted(femo, key=float))}
-        for j, (column, title) in enumerate((("rmse", "RMSE to the full run"), ("rmse_limit", "RMSE to the limit"))):
+    for i, (model, family) in enumerate(MODELS.items()):
+        lines = dict(styles)
+        for colour, (name, preset) in enumerate(
+                (("FeMo, papers", PAPERS[f"FeMo, {family}, O=1"]), ("FeMo, default", MEASURED[family])), start=1):
+            lines[name] = {"method": "FeMo", "order": preset.predictor.max_order, "beta": preset.predictor.beta,
+                           "start": preset.predictor.momentum_start, "cooldown": 1}, f"C{colour}-"
+        for j, (column, title) in enumerate(COLUMNS_DRAWN):
             axis = axes[i][j]
             for name, (wanted, style) in lines.items():
                 sampler = "ab2" if "Adams" in name else "euler"
@@ -214,7 +216,7 @@ def figure(rows: Rows, path: Path) -> None:
                 points = [(x, y) for x, y in points if x <= 20]
                 if points:
                     axis.plot(*zip(*points, strict=True), style, marker=".", label=name)
-            axis.set(yscale="log", xlabel="network runs (of 50 steps)", ylabel=title, title=model)
+            axis.set(xlabel="network runs (of 50 steps)", ylabel=title, title=model)
         axes[i][0].legend(fontsize=7)
     drawn.tight_layout()
     drawn.savefig(path, dpi=110)

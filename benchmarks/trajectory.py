@@ -2,7 +2,8 @@
 
 Of a full run of each small model the hidden states are kept. Each predictor is shown those of the full steps alone and
 asked for the others, so that the figure shows its own error and not what the sampler makes of it: the paths projected
-on their two principal components, the error by step, and Adapted-FeMo's β.
+on their two principal components, the error by step, and Adapted-FeMo's β. States are drawn as the head normalises
+them: their scale is nothing to the picture, and FeMo started at a feature changes it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from femo_core import FeMo, ForecastSession, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
-from femo_core.presets import PAPERS
+from femo_core.presets import MEASURED, PAPERS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -69,9 +70,14 @@ def forecast(predictor: AbstractPredictor, path: Tensor, schedule: Schedule) -> 
     return Forecast(torch.stack(found), betas)
 
 
+def normalised(path: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(path, path.shape[-1:])
+
+
 def relative_error(path: Tensor, truth: Tensor) -> Tensor:
-    """By step: distance over the feature's own norm, mean over samples."""
-    return ((path - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2)).mean(1)
+    """By step: distance over the feature's own norm, mean over samples; not a number where they are the same."""
+    error = ((path - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2)).mean(1)
+    return error.where(error > 1e-5, torch.nan)
 
 
 def draw(subject: Subject, axes: list[pyplot.Axes], interval: int) -> None:
@@ -81,10 +87,13 @@ def draw(subject: Subject, axes: list[pyplot.Axes], interval: int) -> None:
     predictors: dict[str, AbstractPredictor] = {
         "FORA": TaylorSeer(0), "TaylorSeer O=1": TaylorSeer(1), "TaylorSeer O=2": TaylorSeer(2),
         "FeMo β=0.325": FeMo(1, beta=0.325), "FeMo β=−0.2": FeMo(1, beta=-0.2), "Adapted-FeMo": adapted,
+        "FeMo, default": MEASURED[subject.preset].predictor,
     }
     schedule = Schedule(interval, subject.warmup, 1)
     found = {name: forecast(predictor, truth, schedule) for name, predictor in predictors.items()}
 
+    paths = {name: normalised(each.path) for name, each in found.items()}
+    truth = normalised(truth)
     first = truth[:, 0].flatten(1)
     mean = first.mean(0)
     _, _, components = torch.pca_lowrank(first - mean, q=2, center=False)
@@ -92,12 +101,12 @@ def draw(subject: Subject, axes: list[pyplot.Axes], interval: int) -> None:
     axes[0].plot(*flat, "k.-", linewidth=1, label="true")
     full = list(schedule.full_steps(STEPS))
     axes[0].plot(*flat[:, full], "ko", markersize=6, fillstyle="none", label="full steps")
-    for i, name in enumerate(("TaylorSeer O=1", "FeMo β=0.325", "FeMo β=−0.2")):
-        axes[0].plot(*((found[name].path[:, 0].flatten(1) - mean) @ components).T, f"C{i}.", markersize=4, label=name)
+    for i, name in enumerate(("TaylorSeer O=1", "FeMo β=0.325", "FeMo, default")):
+        axes[0].plot(*((paths[name][:, 0].flatten(1) - mean) @ components).T, f"C{i}.", markersize=4, label=name)
     axes[0].set(title=f"{subject.name}: hidden state of one sample, PCA", xlabel="component 1", ylabel="component 2")
     axes[0].legend(fontsize=7)
-    for name, each in found.items():
-        axes[1].plot(relative_error(each.path, truth).clamp(min=1e-5), label=name)
+    for name, path in paths.items():
+        axes[1].plot(relative_error(path, truth), label=name)
     axes[1].set(yscale="log", title=f"forecast error, N = {interval}", xlabel="step", ylabel="relative error")
     axes[1].legend(fontsize=7)
     steps = list(found["Adapted-FeMo"].betas)
