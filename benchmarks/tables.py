@@ -63,9 +63,11 @@ QUALITY = ("runs", "FLOPs", "wall clock", "RMSE to the full run", "PSNR", "SSIM"
 
 
 def quality(row: Row) -> list[str]:
-    return [row["full_steps"], f"{number(row, 'flops_speedup', 2)}×" if row.get("flops_speedup") else "–",
-            f"{number(row, 'wall_speedup', 2)}×" if row.get("wall_speedup") else "–",
-            number(row, "rmse", 4, error=True), number(row, "psnr", 1), number(row, "ssim", 3), number(row, "rmse_limit", 4, error=True)]
+    def speedup(name: str) -> str:
+        return f"{number(row, name, 2)}×" if row.get(name) else "–"
+
+    return [row["full_steps"], speedup("flops_speedup"), speedup("wall_speedup"), number(row, "rmse", 4, error=True),
+            number(row, "psnr", 1), number(row, "ssim", 3), number(row, "rmse_limit", 4, error=True)]
 
 
 def settings(model: str) -> set[tuple[str, ...]]:
