@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from forecasting import count_flops, sample
+from metrics import psnr
 from subjects import Job, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
@@ -47,11 +48,6 @@ class Row:
     psnr: float  # dB to the full run, mean over the samples
     flops_speedup: float
     wall_speedup: float
-
-
-def psnr(pixels: Tensor, reference: Tensor) -> float:
-    """Mean over samples, dB; pixels in −1 … 1."""
-    return (10 * torch.log10(4 / (pixels - reference).square().mean((1, 2, 3)))).mean().item()
 
 
 def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import torch
 from pack.sites import SITES
-from solvers import Derivative, Solver, euler
+from solvers import Solver, euler
 from subjects import Job, Level, Options, Subject
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -78,6 +78,3 @@ def count_flops(subject: Subject, job: Job, site: str = "hidden") -> tuple[int, 
 
     full = run(1) // 4
     return full, run(4) - 3 * full
-
-
-__all__ = ["Derivative", "Job", "count_flops", "evaluate", "sample"]

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from comfy_server import loads_small_fluxes
 from subjects import Job, Subject, TinyDiT, TinyFlux, normal
-from tiny_dit import CHECKPOINT, SIZE, classes_of
-from tiny_flux import CHECKPOINTS, LATENT_SHAPE, encode_prompts, from_latent
+from tiny_dit import CHECKPOINT, classes_of
+from tiny_flux import CHECKPOINTS, encode_prompts, from_latent
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "host"))
 import hosts
 
+PACK = "femo_bench"  # the name that the pack is loaded under
 
 class Hosted:
     """A small model in ComfyUI. Make one only where `hosts.this_host()` finds a ComfyUI."""
@@ -34,14 +35,14 @@ class Hosted:
             import comfy.sample
         logging.getLogger().setLevel(logging.WARNING)
         self.comfy, self.subject = comfy, subject
-        self.pack = hosts.load_pack("femo_bench") if "femo_bench" not in sys.modules else sys.modules["femo_bench"]
-        self.model = load_tiny_dit(self.pack) if isinstance(subject, TinyDiT) else load_tiny_flux(host)
+        if PACK not in sys.modules:
+            hosts.load_pack(PACK)
+        self.model = load_tiny_dit() if isinstance(subject, TinyDiT) else load_tiny_flux(host)
         self.scheduler = "normal" if isinstance(subject, TinyDiT) else "simple"
 
     def cached(self, predictor_name: str, interval: int, cooldown: int, **predictor: Any) -> Any:
         """The model with our cache on it."""
-        attach = sys.modules["femo_bench.nodes.attach"]
-        core = sys.modules["femo_bench.femo_core"]
+        attach, core = sys.modules[f"{PACK}.nodes.attach"], sys.modules[f"{PACK}.femo_core"]
         schedule = core.Schedule(interval, self.subject.warmup, cooldown)
         return attach.attach(self.model, attach.CacheConfig(getattr(core, predictor_name)(**predictor), schedule))
 
@@ -66,7 +67,7 @@ class Hosted:
         network = model.model.diffusion_model
         block = next(child for name, child in network.named_modules() if name.endswith("blocks.0"))
         handle = block.register_forward_pre_hook(lambda *_: ran.append(1))
-        noise = normal(job, (3, SIZE, SIZE) if isinstance(self.subject, TinyDiT) else LATENT_SHAPE)
+        noise = normal(job, self.subject.shape)
         positive, negative, guidance = self._conditioning(job)
         try:
             with torch.inference_mode():
@@ -92,8 +93,8 @@ class Hosted:
         return prompt, prompt, 1.0
 
 
-def load_tiny_dit(pack: Any) -> Any:
-    return sys.modules[f"{pack.__name__}.nodes.dit.host"].load_dit(CHECKPOINT, torch.float32)
+def load_tiny_dit() -> Any:
+    return sys.modules[f"{PACK}.nodes.dit.host"].load_dit(CHECKPOINT, torch.float32)
 
 
 def load_tiny_flux(host: Path) -> Any:

@@ -11,7 +11,7 @@ import argparse
 import csv
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -81,22 +81,26 @@ class Spec:
     grid_of: Schedule | None = None  # run on the noise levels of this schedule's full steps alone
 
     def key(self, subject: Subject) -> tuple[str, ...]:
-        plain = self.interval == 1 and self.grid_of is None
+        fields: dict[str, Any] = {
+            "model": subject.name, "method": self.method.name, "steps": self.steps, "of_steps": self.of_steps,
+            "sampler": self.sampler}
         predictor = self.method.predictor
-        femo = predictor if isinstance(predictor, FeMo) else None
-        adaptive = bool(femo and femo.gamma)
-        interval = self.grid_of.interval if self.grid_of else self.interval
-        cooldown = self.grid_of.cooldown_steps if self.grid_of else self.cooldown
-        fields = {
-            "model": subject.name, "method": self.method.name, "steps": self.steps,
-            "of_steps": self.of_steps, "sampler": self.sampler,
-            "interval": "" if plain else interval, "order": "" if plain or self.grid_of else predictor.max_order,
-            "beta": femo.beta if femo else "", "start": femo.momentum_start if femo else "",
-            "adaptive": femo.gamma if adaptive and femo else "", "beta_min": femo.beta_min if adaptive and femo else "",
-            "beta_max": femo.beta_max if adaptive and femo else "",
-            "site": "" if plain or self.grid_of else self.site, "cooldown": "" if plain else cooldown,
-        }
-        return tuple(str(fields[name]) for name in KEY)
+        if self.grid_of:
+            fields |= {"interval": self.grid_of.interval, "cooldown": self.grid_of.cooldown_steps}
+        elif self.interval > 1:
+            fields |= {"interval": self.interval, "cooldown": self.cooldown, "site": self.site,
+                       "order": predictor.max_order}
+        if isinstance(predictor, FeMo):
+            fields |= {"beta": predictor.beta, "start": predictor.momentum_start}
+            if predictor.gamma:
+                fields |= {"adaptive": predictor.gamma, "beta_min": predictor.beta_min, "beta_max": predictor.beta_max}
+        return key_of(**fields)
+
+
+def key_of(**fields: Any) -> tuple[str, ...]:
+    """Of a row with these columns; the others are empty."""
+    known = {"steps": STEPS, "of_steps": STEPS, "sampler": "euler"} | fields
+    return tuple(str(known.get(name, "")) for name in KEY)
 
 
 FULL = Method("full", TaylorSeer(0))
@@ -104,7 +108,6 @@ FEWER = Method("fewer steps", TaylorSeer(0))
 FORA = Method("FORA", TaylorSeer(0))
 EULER_ON_GRID = Method("Euler on the full steps", TaylorSeer(0))
 AB_ON_GRID = Method("Adams–Bashforth on the full steps", TaylorSeer(0))
-
 
 Tuned = dict[tuple[int, str], float]
 """β by order and start rule, as `tune` found it."""
@@ -122,7 +125,7 @@ def methods(subject: Subject, tuned: Tuned) -> dict[str, Method]:
     adapted = [name for name in PAPERS if name.startswith(f"Adapted-FeMo, {family}")]
     for name in adapted:
         found[f"Adapted {name[-1]} paper"] = Method("Adapted-FeMo", PAPERS[name].predictor)
-    found["FeMo default"] = Method("FeMo", MEASURED[subject.preset].predictor)
+    found["FeMo default"] = Method("FeMo", MEASURED[family].predictor)
     beta = tuned[1, "zero"]
     found["Adapted 1 tuned"] = Method("Adapted-FeMo", FeMo(
         1, beta=beta, gamma=0.0125, beta_min=round(beta - 0.125, 3), beta_max=min(0.95, round(beta + 0.125, 3))))
@@ -181,7 +184,7 @@ def network_runs(subject: Subject, steps: int, interval: int, cooldown: int) -> 
     return len(Schedule(interval, subject.warmup, cooldown).full_steps(steps))
 
 
-def prompts_of(seed: int, count: int, tuning: bool = False) -> tuple[str, ...]:
+def random_prompts(seed: int, count: int, tuning: bool = False) -> tuple[str, ...]:
     """Random prompts; half of the classes are kept for tuning."""
     rng = random.Random(seed)
     found = []
@@ -203,7 +206,7 @@ class Bench:
     def __init__(self, subject: Subject, samples: int, seeds: tuple[int, ...] = SEEDS, tuning: bool = False):
         """samples: a seed's."""
         self.subject, self.samples, self.seeds, self.with_limit = subject, samples, seeds, not tuning
-        prompts = [prompt for seed in seeds for prompt in prompts_of(seed, samples, tuning)]
+        prompts = [prompt for seed in seeds for prompt in random_prompts(seed, samples, tuning)]
         self.job = Job(tuple(prompts), seeds)
         self._references: dict[tuple[int, str], tuple[Tensor, float]] = {}
         self._flops: dict[str, tuple[int, int]] = {}
@@ -279,7 +282,7 @@ class Judge:
         pixels, kept = subject.drawing(pixels_of(images)), torch.tensor([not for_tuning(*n) for n in names])
         self.real = pixels[kept]
         self.classifier = train_classifier(pixels, torch.from_numpy(words))
-        prompts = prompts_of(1000, HEADLINE_SAMPLES)
+        prompts = random_prompts(1000, HEADLINE_SAMPLES)
         self.jobs = [Job(prompts[i : i + 50], 1000 + i) for i in range(0, len(prompts), 50)]
         self.words = torch.tensor([[drawings.WORDS.index(word) for word in prompt.split()] for prompt in prompts])
 
@@ -364,23 +367,20 @@ def measure_rivals(bench: Bench, table: Table) -> None:
 
     flux = DiffusersFlux()
 
-    def engines(interval: int, order: int) -> dict[str, tuple[int, Callable[[], AbstractContextManager[None]]]]:
-        """Name -> cool-down and cache."""
+    def engines(interval: int, order: int) -> Iterator[tuple[str, int, Callable[[], AbstractContextManager[None]]]]:
+        """Name, cool-down and cache."""
         ours = Schedule(interval, 3, 1).full_steps(STEPS)
-        found = {"cache-dit DBCache+TaylorSeer": (1, partial(cache_dit_cache, flux, ours, STEPS, order))}
+        yield "cache-dit DBCache+TaylorSeer", 1, partial(cache_dit_cache, flux, ours, STEPS, order)
         for cooldown, mode in itertools.product((0, 1), ("standard", "lite")):
-            settings = {"cache_interval": interval, "disable_cache_before_step": 3, "max_order": order,
-                        "use_lite_mode": mode == "lite",
-                        "disable_cache_after_step": STEPS - 1 if cooldown else None}
-            found[f"diffusers TaylorSeer ({mode}){' ' * cooldown}"] = cooldown, partial(
-                diffusers_cache, flux, **settings)
-        return found
+            yield f"diffusers TaylorSeer ({mode})", cooldown, partial(
+                diffusers_cache, flux, cache_interval=interval, disable_cache_before_step=3, max_order=order,
+                use_lite_mode=mode == "lite", disable_cache_after_step=STEPS - 1 if cooldown else None)
 
-    runs = [(interval, order, name, *engine) for interval in HEADLINE_INTERVALS for order in (1, 2)
-            for name, engine in engines(interval, order).items()]
+    runs = [(interval, order, *engine) for interval in HEADLINE_INTERVALS for order in (1, 2)
+            for engine in engines(interval, order)]
     full: tuple[float, int] | None = None
     for interval, order, name, cooldown, cache in tqdm(runs, desc="rival engines", unit="row"):
-        key = key_of(model="tiny Flux", method=name.strip(), interval=interval, order=order, cooldown=cooldown)
+        key = key_of(model="tiny Flux", method=name, interval=interval, order=order, cooldown=cooldown)
         if table.rows.get(key, {}).get("full_steps"):
             continue
         if full is None:
@@ -400,8 +400,7 @@ def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
     if hosts.this_host() is None:
         tqdm.write(hosts.MISSING)
         return
-    subject = bench.subject
-    hosted = Hosted(subject, hosts.this_host())
+    subject, hosted = bench.subject, Hosted(bench.subject, hosts.this_host())
     runs: list[tuple[tuple[str, ...], int, str, Callable[[], Any]]] = []
     for sampler in ("euler", *SOLVERS):
         for interval in HEADLINE_INTERVALS:
@@ -411,7 +410,7 @@ def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
                              sampler, lambda: hosted.model))
             runs.append((
                 key_of(model=subject.name, method="FeMo in ComfyUI", sampler=sampler, interval=interval, order=1,
-                       beta=beta, start="zero", site="hidden", cooldown=1), STEPS, sampler,
+                       beta=beta, start="zero", cooldown=1), STEPS, sampler,
                 partial(hosted.cached, "FeMo", interval, 1, max_order=1, beta=beta)))
     for name, threshold in itertools.product(("EasyCache", "LazyCache"), THRESHOLDS):
         runs.append((key_of(model=subject.name, method=f"ComfyUI {name} {threshold}"), STEPS, "euler",
@@ -427,12 +426,6 @@ def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
         pixels, count, seconds = hosted.run(model(), bench.job, steps, sampler)
         table.add(key, {"full_steps": count, "wall_speedup": references[sampler][1] / seconds,
                         **bench.compared(pixels, reference=references[sampler][0])})
-
-
-def key_of(**fields: Any) -> tuple[str, ...]:
-    """Of a row that no Spec describes."""
-    known = {"steps": STEPS, "of_steps": STEPS, "sampler": "euler"} | fields
-    return tuple(str(known.get(name, "")) for name in KEY)
 
 
 def main() -> None:

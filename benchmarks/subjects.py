@@ -46,6 +46,7 @@ class Subject(ABC):
     model: nn.Module
     family: Any
     streams: tuple[str, ...]  # of the batch, as chunks
+    shape: tuple[int, int, int]  # of a sample
     warmup: int  # the papers'
 
     @abstractmethod
@@ -77,6 +78,7 @@ class TinyFlux(Subject):
     """Rectified flow, timestep shift 3.16, guidance by embedding."""
 
     name, preset, family, streams, warmup = "tiny Flux", "FLUX", FLUX_FAMILY, ("prompt",), 3
+    shape = tiny_flux.LATENT_SHAPE
 
     def __init__(self, folder: Path = tiny_flux.CHECKPOINTS) -> None:
         self.model = tiny_flux.load_tiny_flux(folder / "tiny_flux.safetensors")
@@ -89,7 +91,7 @@ class TinyFlux(Subject):
         return 1 - sigma
 
     def start(self, job: Job, level: Level) -> Tensor:
-        return level.sigma * normal(job, tiny_flux.LATENT_SHAPE)
+        return level.sigma * normal(job, self.shape)
 
     def derivative(self, job: Job, x: Tensor, level: Level, options: Options) -> Tensor:
         times, guidance = torch.full((len(x),), level.time), torch.full((len(x),), job.guidance)
@@ -103,9 +105,10 @@ class TinyDiT(Subject):
     """Noise prediction on linear β, guidance by a second, unconditional stream; x is the image plus σ · noise."""
 
     name, preset, family, streams, warmup = "tiny DiT", "DiT", DIT_FAMILY, ("class", "null class"), 2
+    shape = (3, tiny_dit.SIZE, tiny_dit.SIZE)
 
-    def __init__(self, path: Path = tiny_dit.CHECKPOINT) -> None:
-        self.model = tiny_dit.load_tiny_dit(path)
+    def __init__(self, folder: Path = tiny_flux.CHECKPOINTS) -> None:
+        self.model = tiny_dit.load_tiny_dit(folder / tiny_dit.CHECKPOINT.name)
 
     def levels(self, steps: int) -> list[Level]:
         timesteps = tiny_dit.ddim_timesteps(steps)
@@ -115,7 +118,7 @@ class TinyDiT(Subject):
         return 1.0
 
     def start(self, job: Job, level: Level) -> Tensor:
-        return (1 + level.sigma**2) ** 0.5 * normal(job, (3, tiny_dit.SIZE, tiny_dit.SIZE))
+        return (1 + level.sigma**2) ** 0.5 * normal(job, self.shape)
 
     def derivative(self, job: Job, x: Tensor, level: Level, options: Options) -> Tensor:
         labels = tiny_dit.classes_of(job.prompts)

@@ -43,7 +43,7 @@ def number(row: Row | None, name: str, digits: int = 3, error: bool = False) -> 
 
 def label(row: Row) -> str:
     """A method with what tells it from others."""
-    name = row["method"].strip()
+    name = row["method"]
     if name in ("TaylorSeer", "FeMo", "Adapted-FeMo"):
         name += f" O={row['order']}"
     if row["beta"]:
@@ -85,9 +85,9 @@ def headline(rows: Rows, model: str) -> str:
     found = [rows.first(model=model, method="full", steps=STEPS, sampler="euler")]
     for interval in HEADLINE_INTERVALS:
         ours = rows.find(model=model, sampler="euler", interval=interval, cooldown=1, site="hidden", steps=STEPS)
-        ours = [row for row in ours if "ComfyUI" not in row["method"] and (
-            row["method"] == "FORA" or (row["method"] == "TaylorSeer" and row["order"] in "12")
-            or (row["order"], row["beta"], row["start"], row["adaptive"]) in shown)]
+        ours = [row for row in ours if row["method"] == "FORA"
+                or (row["method"] == "TaylorSeer" and row["order"] in "12")
+                or (row["order"], row["beta"], row["start"], row["adaptive"]) in shown]
         count = ours[0]["full_steps"] if ours else ""
         found.append(rows.first(model=model, method="fewer steps", steps=count, of_steps=STEPS, sampler="euler"))
         found += rows.find(model=model, method="Adams–Bashforth on the full steps", interval=interval, cooldown=1)
@@ -101,8 +101,7 @@ def cooldowns(rows: Rows, model: str) -> str:
     """RMSE to the full run by N, without and with a cool-down step, for the methods that matter."""
     keys = list(dict.fromkeys(
         (row["method"], row["order"], row["beta"], row["start"], row["adaptive"])
-        for row in rows.find(model=model, sampler="euler", site="hidden", steps=STEPS)
-        if "ComfyUI" not in row["method"]))
+        for row in rows.find(model=model, sampler="euler", site="hidden", steps=STEPS)))
     body = []
     for method, order, beta, start, adaptive in keys:
         for cooldown in (0, 1):
@@ -132,8 +131,6 @@ def stochastic(rows: Rows, model: str) -> str:
 def sites(rows: Rows, model: str) -> str:
     body = []
     for row in rows.find(model=model, sampler="euler", interval=6, steps=STEPS, site="hidden"):
-        if "ComfyUI" in row["method"]:
-            continue
         same = {name: row[name] for name in ("method", "order", "beta", "start", "adaptive", "cooldown")}
         others = [rows.first(model=model, sampler="euler", interval=6, site=site, **same)
                   for site in ("hidden", "module", "output")]
@@ -161,11 +158,11 @@ def sampler_of(row: Row) -> str:
 
 
 def rivals(rows: Rows, model: str) -> str:
-    marks = ("diffusers", "cache-dit", "ComfyUI ")
+    marks = ("diffusers", "cache-dit", "ComfyUI ", "FeMo in ComfyUI")
     found = [row for row in rows.find(model=model, of_steps=STEPS) if row["method"].startswith(marks)]
     for interval in HEADLINE_INTERVALS:
         ours = rows.find(model=model, sampler="euler", site="hidden", interval=interval, cooldown=1)
-        found += [row for row in ours if row["method"] in ("TaylorSeer", "FeMo", "FeMo in ComfyUI")
+        found += [row for row in ours if row["method"] in ("TaylorSeer", "FeMo")
                   and row["start"] != "feature" and row["order"] in "12"]
     found.sort(key=lambda row: (-int(row["full_steps"]), float(row["rmse"])))
     return markdown(("method", "N", "order", *QUALITY),

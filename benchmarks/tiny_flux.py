@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import drawings
@@ -76,17 +75,6 @@ def shifted_sigmas(steps: int, shift: float = SHIFT) -> list[float]:
     times = [1 - i / steps for i in range(steps + 1)]
     factor = math.exp(shift)
     return [factor * t / (1 + (factor - 1) * t) for t in times]
-
-
-def sample_euler(velocity: Callable[[int, Tensor, float], Tensor], noise: Tensor, sigmas: list[float],
-                 on_step: Callable[[int], None] | None = None) -> Tensor:
-    """Euler's method along the rectified flow from pure noise: noise (B, C, H, W) -> latent in the model's space."""
-    x = noise
-    for i in range(len(sigmas) - 1):
-        x = x + (sigmas[i + 1] - sigmas[i]) * velocity(i, x, sigmas[i])
-        if on_step:
-            on_step(i)
-    return x
 
 
 def to_latent(x: Tensor) -> Tensor:

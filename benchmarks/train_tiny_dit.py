@@ -9,13 +9,9 @@ original's key names) and tiny_dit.json (how it was made and how good it is).
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
-from pathlib import Path
 from typing import Any
 
-import drawings
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -23,7 +19,7 @@ from subjects import TinyDiT
 from tiny_dit import BETAS, CHECKPOINT, NULL_CLASS, SIGNAL, SIZE, TINY, DiT, half_size, labels_of
 from torch import Tensor
 from tqdm import tqdm
-from training import Optimiser, evaluate, initialise, pixels_of
+from training import Optimiser, initialise, run
 
 BATCH = 64
 BEFORE = torch.cat((torch.ones(1, dtype=torch.float64), SIGNAL[:-1]))  # ᾱ of the timestep below
@@ -63,7 +59,7 @@ def log_probability(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 def fit(model: DiT, pixels: Tensor, labels: Tensor, steps: int) -> tuple[DiT, list[float], list[float]]:
     """The averaged model, and the losses of noise and of variance."""
     optimiser = Optimiser(model, steps, peak_rate=1.5e-3, no_muon=("adaLN",))
-    run = torch.compile(model, dynamic=False)
+    network = torch.compile(model, dynamic=False)
     noise_losses, variance_losses = [], []
     for _ in tqdm(range(steps), desc="tiny DiT", mininterval=10):
         rows, t = torch.randint(len(pixels), (BATCH,)), torch.randint(1000, (BATCH,))
@@ -71,7 +67,7 @@ def fit(model: DiT, pixels: Tensor, labels: Tensor, steps: int) -> tuple[DiT, li
         noisy = at(SIGNAL.sqrt(), t) * clean + at((1 - SIGNAL).sqrt(), t) * noise
         classes = torch.where(torch.rand(BATCH) < 0.1, NULL_CLASS, labels[rows])
         with torch.autocast("cpu", torch.bfloat16):
-            predicted, variance = run(noisy, t, classes).float().chunk(2, dim=1)
+            predicted, variance = network(noisy, t, classes).float().chunk(2, dim=1)
         noise_loss = (predicted - noise).square().mean()
         variance_loss = variational_bound(clean, noisy, predicted.detach(), variance, t)
         optimiser.step(noise_loss + variance_loss)
@@ -80,15 +76,15 @@ def fit(model: DiT, pixels: Tensor, labels: Tensor, steps: int) -> tuple[DiT, li
     return optimiser.average, noise_losses, variance_losses
 
 
-def train(options: argparse.Namespace, pixels: Tensor, labels: Tensor) -> dict[str, Any]:
+def train(options: argparse.Namespace, pixels: Tensor, words: Tensor) -> dict[str, Any]:
+    """Writes the checkpoint, and says how it went."""
     model = DiT(TINY)
     initialise(model, zeros=("adaLN", "final_layer"))
     for table in (model.y_embedder.embedding_table, *model.t_embedder.mlp[::2]):
         torch.nn.init.normal_(table.weight, std=0.02)
-    average, noise_losses, variance_losses = fit(model, pixels, labels, options.steps)
-    weights = average.state_dict() | {"pos_embed": average.positions(TINY.grid, TINY.grid)[None]}
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in weights.items()}, options.out,
-              metadata={"format": "pt"})
+    average, noise_losses, variance_losses = fit(model, half_size(pixels), labels_of(words), options.steps)
+    weights = {name: value.to(torch.bfloat16).contiguous() for name, value in average.state_dict().items()}
+    save_file(weights, options.out / CHECKPOINT.name, metadata={"format": "pt"})
     return {
         "command": f"python benchmarks/train_tiny_dit.py --steps {options.steps} --drawings {options.drawings}",
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -101,25 +97,7 @@ def train(options: argparse.Namespace, pixels: Tensor, labels: Tensor) -> dict[s
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--steps", type=int, default=6500)
-    arguments.add_argument("--drawings", type=int, default=30000)
-    arguments.add_argument("--out", type=Path, default=CHECKPOINT)
-    arguments.add_argument("--evaluate", action="store_true", help="measure the checkpoint in --out, train nothing")
-    options = arguments.parse_args()
-
-    torch.manual_seed(0)
-    started = time.time()
-    images, words = drawings.draw_many(options.drawings, seed=0)
-    pixels, words = pixels_of(images), torch.from_numpy(words)
-    report = {}
-    if not options.evaluate:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        report = train(options, half_size(pixels), labels_of(words))
-        report["minutes"] = round((time.time() - started) / 60, 1)
-    report |= evaluate(TinyDiT(options.out), pixels, words)
-    text = json.dumps(report, indent=2)
-    if not options.evaluate:
-        options.out.with_suffix(".json").write_text(text + "\n")
-    print(text)
+    run(arguments, "tiny_dit", TinyDiT, train)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import time
-from pathlib import Path
 from typing import Any
 
-import drawings
 import numpy as np
 import torch
 from flux_model import Flux, FluxConfig
 from safetensors.torch import save_file
 from subjects import TinyFlux
-from tiny_flux import CHECKPOINTS, LATENT_SHAPE, Codec, encode_prompts, from_latent
+from tiny_flux import LATENT_SHAPE, Codec, encode_prompts, from_latent
 from torch import Tensor
 from tqdm import tqdm
-from training import Optimiser, evaluate, initialise, pixels_of, prompts_of
+from training import Optimiser, initialise, prompts_of, run
 
 BATCH = 64
 GUIDANCE = (1.0, 4.0)
@@ -84,8 +80,9 @@ class Trainer:
         return losses
 
 
-def train(options: argparse.Namespace, codec: Codec, pixels: Tensor, words: Tensor) -> dict[str, Any]:
+def train(options: argparse.Namespace, pixels: Tensor, words: Tensor) -> dict[str, Any]:
     """Both phases; writes the checkpoint and the codec, and says how it went."""
+    codec = Codec.fit(pixels[:4000])
     latents = from_latent(codec.encode(pixels))
     contexts = encode_prompts(prompts_of(words))
     model = Flux(FluxConfig())
@@ -115,25 +112,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--steps", type=int, default=6000, help="steps of phase 1")
     arguments.add_argument("--distil-steps", type=int, default=1000, help="steps of phase 2")
-    arguments.add_argument("--drawings", type=int, default=30000)
-    arguments.add_argument("--out", type=Path, default=CHECKPOINTS)
-    arguments.add_argument("--evaluate", action="store_true", help="measure the checkpoint in --out, train nothing")
-    options = arguments.parse_args()
-
-    torch.manual_seed(0)
-    started = time.time()
-    images, words = drawings.draw_many(options.drawings, seed=0)
-    pixels, words = pixels_of(images), torch.from_numpy(words)
-    report = {}
-    if not options.evaluate:
-        options.out.mkdir(parents=True, exist_ok=True)
-        report = train(options, Codec.fit(pixels[:4000]), pixels, words)
-        report["minutes"] = round((time.time() - started) / 60, 1)
-    report |= evaluate(TinyFlux(options.out), pixels, words)
-    text = json.dumps(report, indent=2)
-    if not options.evaluate:
-        (options.out / "tiny_flux.json").write_text(text + "\n")
-    print(text)
+    run(arguments, "tiny_flux", TinyFlux, train)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import drawings
 import numpy as np
@@ -10,6 +16,7 @@ import torch
 from classifier import accuracy, train_classifier
 from forecasting import sample
 from subjects import Job, Subject
+from tiny_flux import CHECKPOINTS
 from torch import Tensor, nn
 
 from femo_core import Schedule, TaylorSeer
@@ -89,3 +96,30 @@ def evaluate(subject: Subject, pixels: Tensor, words: Tensor) -> dict[str, float
     on_samples = accuracy(judge, samples, wanted)
     return {f"real_{name}_accuracy": value for name, value in on_real.items()} | {
         f"sample_{name}_accuracy": value for name, value in on_samples.items()}
+
+
+def run(arguments: argparse.ArgumentParser, name: str, subject: Callable[[Path], Subject],
+        train: Callable[[argparse.Namespace, Tensor, Tensor], dict[str, Any]]) -> None:
+    """A trainer's command line, with the options that both have: trains (if asked), judges, reports to `name`.json.
+
+    `train` gets the options, the drawings' pixels and their words, and writes the checkpoint; `subject` loads it.
+    """
+    arguments.add_argument("--drawings", type=int, default=30000)
+    arguments.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder")
+    arguments.add_argument("--evaluate", action="store_true", help="measure the checkpoint in --out, train nothing")
+    options = arguments.parse_args()
+
+    torch.manual_seed(0)
+    started = time.time()
+    images, indices = drawings.draw_many(options.drawings, seed=0)
+    pixels, words = pixels_of(images), torch.from_numpy(indices)
+    report: dict[str, Any] = {}
+    if not options.evaluate:
+        options.out.mkdir(parents=True, exist_ok=True)
+        report = train(options, pixels, words)
+        report["minutes"] = round((time.time() - started) / 60, 1)
+    report |= evaluate(subject(options.out), pixels, words)
+    text = json.dumps(report, indent=2)
+    if not options.evaluate:
+        (options.out / f"{name}.json").write_text(text + "\n")
+    print(text)

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from forecasting import evaluate
 from pack.sites import SITES
-from paper_table import RESULTS, STEPS, prompts_of
+from paper_table import RESULTS, STEPS, random_prompts
 from solvers import euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
 from torch import Tensor
 
-from femo_core import FeMo, ForecastSession, Schedule, TaylorSeer
+from femo_core import FeMo, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import MEASURED, PAPERS
 
@@ -34,13 +33,11 @@ SAMPLES = 8
 def true_path(subject: Subject, job: Job, steps: int) -> Tensor:
     """Hidden states of a full run, (steps, B, T, D): of the first stream, the guided one."""
     levels, path = subject.levels(steps), []
-    session = ForecastSession(Schedule(1), TaylorSeer(0), steps)
 
     def derivative(step: int, x: Tensor) -> Tensor:
         captured: dict[str, Tensor] = {}
-        session.begin_step(step)
         with SITES["hidden"].recording(subject.model, subject.family, captured):
-            v = evaluate(subject, session, "hidden", lambda options: subject.derivative(job, x, levels[step], options))
+            v = subject.derivative(job, x, levels[step], {})
         path.append(captured["hidden"][: len(x)])
         return v
 
@@ -81,7 +78,7 @@ def relative_error(path: Tensor, truth: Tensor) -> Tensor:
 
 
 def draw(subject: Subject, axes: list[pyplot.Axes], interval: int) -> None:
-    prompts = prompts_of(0, SAMPLES)
+    prompts = random_prompts(0, SAMPLES)
     truth = true_path(subject, Job(prompts), STEPS)
     adapted = PAPERS[f"Adapted-FeMo, {subject.preset}, O=1"].predictor
     predictors: dict[str, AbstractPredictor] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -158,7 +159,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(DiTBlock(config, attend, operations, **factory) for _ in range(config.depth))
         self.final_layer = FinalLayer(config, operations, **factory)
         if config.grid:
-            self.register_buffer("pos_embed", self.positions(config.grid, config.grid)[None].to(**factory))
+            self.register_buffer("pos_embed", sine_positions(config, config.grid, config.grid)[None].to(**factory))
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor, options: dict[str, Any] | None = None) -> Tensor:
         """x (B, C, H, W), timesteps (B,) 0 … 999, y (B,) class indices -> (B, out_channels, H, W)."""
@@ -176,7 +177,8 @@ class DiT(nn.Module):
         if pad_rows or pad_columns:
             x = F.pad(x, (0, pad_columns, 0, pad_rows), mode="replicate")
         rows, columns = self._grid(x.shape[2:])
-        positions = self.pos_embed if rows == columns == self.config.grid else self.positions(rows, columns)
+        native = rows == columns == self.config.grid
+        positions = self.pos_embed if native else _positions_on(x.device, self.config, rows, columns)
         hidden = self.x_embedder(x) + positions.to(x)
         for i, block in enumerate(self.blocks):
             replacement = replaced.get(("double_block", i))
@@ -197,17 +199,25 @@ class DiT(nn.Module):
     def _grid(self, size: tuple[int, ...]) -> tuple[int, int]:
         return -(-size[0] // self.config.patch), -(-size[1] // self.config.patch)
 
-    def positions(self, rows: int, columns: int) -> Tensor:
-        """Fixed sine-cosine embedding (rows · columns, D); the trained size's grid is stretched over another size."""
-        rates = 1 / 10000 ** (torch.arange(self.config.hidden // 4, dtype=torch.float64) / (self.config.hidden // 4))
 
-        def along(tokens: int) -> Tensor:
-            places = torch.arange(tokens, dtype=torch.float64) * ((self.config.grid or tokens) / tokens)
-            angles = places[:, None] * rates
-            return torch.cat((angles.sin(), angles.cos()), -1)
+def sine_positions(config: DiTConfig, rows: int, columns: int) -> Tensor:
+    """Fixed sine-cosine embedding (rows · columns, D); the trained size's grid is stretched over another size."""
+    rates = 1 / 10000 ** (torch.arange(config.hidden // 4, dtype=torch.float64) / (config.hidden // 4))
 
-        column, row = along(columns), along(rows)
-        return torch.cat((column.repeat(rows, 1), row.repeat_interleave(columns, 0)), -1).float()
+    def along(tokens: int) -> Tensor:
+        places = torch.arange(tokens, dtype=torch.float64) * ((config.grid or tokens) / tokens)
+        angles = places[:, None] * rates
+        return torch.cat((angles.sin(), angles.cos()), -1)
+
+    column, row = along(columns), along(rows)
+    return torch.cat((column.repeat(rows, 1), row.repeat_interleave(columns, 0)), -1).float()
+
+
+@lru_cache(maxsize=8)
+def _positions_on(device: torch.device, config: DiTConfig, rows: int, columns: int) -> Tensor:
+    """Kept, lest a run compute them and send them to the device at every step."""
+    with torch.inference_mode(False):  # what inference makes could not be used outside of it
+        return sine_positions(config, rows, columns).to(device)
 
 
 def _as_replacement(block: nn.Module) -> Callable[[dict[str, Any]], dict[str, Tensor]]:

@@ -21,7 +21,7 @@ from paper_table import (
     for_tuning,
     network_runs,
     plan,
-    prompts_of,
+    random_prompts,
 )
 from solvers import adams_bashforth, ancestral, euler
 from subjects import TinyDiT, TinyFlux
@@ -70,7 +70,7 @@ def test_the_full_plan_has_every_row_promised(kind):
 
 
 def test_tuning_and_report_share_no_class_and_no_seed():
-    reported, tuned = prompts_of(0, 500), prompts_of(0, 500, tuning=True)
+    reported, tuned = random_prompts(0, 500), random_prompts(0, 500, tuning=True)
     assert not {" ".join(p.split()[:2]) for p in reported} & {" ".join(p.split()[:2]) for p in tuned}
     assert for_tuning("red", "ball")
     assert not for_tuning("red", "box")

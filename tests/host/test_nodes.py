@@ -76,17 +76,13 @@ def test_the_defaults_are_what_was_measured_best():
 
 
 def test_a_workflow_without_momentum_start_means_what_it_meant_before_there_was_one(execute):
-    def start(**changes):
-        return execute("FeMoCache", **changes).wrappers["outer_sample"]["femo"][0].__self__.config.predictor
+    def start(*without, **changes):
+        model = execute("FeMoCache", *without, **changes)
+        return model.wrappers["outer_sample"]["femo"][0].__self__.config.predictor.momentum_start
 
-    values = settings("FeMoCache")
-    del values["momentum_start"]
-    node = NODES["FeMoCache"].PREPARE_CLASS_CLONE(None)
-    node.hidden = type("Hidden", (), {"unique_id": "7"})
-    old = node.execute(model=build_flux(), **values).result[0]
-    assert old.wrappers["outer_sample"]["femo"][0].__self__.config.predictor.momentum_start == "zero"
-    assert start().momentum_start == "feature"
-    assert start(momentum_start="zero").momentum_start == "zero"
+    assert start("momentum_start") == "zero"
+    assert start() == "feature"
+    assert start(momentum_start="zero") == "zero"
 
 
 def settings(node_id, **changes):
@@ -97,10 +93,11 @@ def settings(node_id, **changes):
 
 @pytest.fixture
 def execute():
-    def execute(node_id, **changes):
+    def execute(node_id, *without, **changes):
         node = NODES[node_id].PREPARE_CLASS_CLONE(None)
         node.hidden = type("Hidden", (), {"unique_id": "7"})
-        return node.execute(model=build_flux(), **settings(node_id, **changes)).result[0]
+        values = {name: value for name, value in settings(node_id, **changes).items() if name not in without}
+        return node.execute(model=build_flux(), **values).result[0]
 
     return execute
 
