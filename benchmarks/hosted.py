@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from tiny_dit import CHECKPOINT, classes_of
 from tiny_flux import CHECKPOINTS, encode_prompts, from_latent
 from torch import Tensor
 
+from femo_core import FeMo
+
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "host"))
 import hosts
 
 PACK = "femo_bench"  # the name that the pack is loaded under
+
 
 class Hosted:
     """A small model in ComfyUI. Make one only where `hosts.this_host()` finds a ComfyUI."""
@@ -40,11 +44,11 @@ class Hosted:
         self.model = load_tiny_dit() if isinstance(subject, TinyDiT) else load_tiny_flux(host)
         self.scheduler = "normal" if isinstance(subject, TinyDiT) else "simple"
 
-    def cached(self, predictor_name: str, interval: int, cooldown: int, **predictor: Any) -> Any:
+    def cached(self, predictor: FeMo, interval: int, cooldown: int) -> Any:
         """The model with our cache on it."""
         attach, core = sys.modules[f"{PACK}.nodes.attach"], sys.modules[f"{PACK}.femo_core"]
         schedule = core.Schedule(interval, self.subject.warmup, cooldown)
-        return attach.attach(self.model, attach.CacheConfig(getattr(core, predictor_name)(**predictor), schedule))
+        return attach.attach(self.model, attach.CacheConfig(core.FeMo(**asdict(predictor)), schedule))
 
     def rival(self, name: str, threshold: float) -> Any:
         """The model with ComfyUI's own EasyCache or LazyCache on it.

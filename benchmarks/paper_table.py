@@ -304,9 +304,8 @@ class Table:
 
     def forget_outdated(self, keys: set[tuple[str, ...]]) -> None:
         """Drops rows of FeMo that no plan has: of a β that was tuned anew since."""
-        method = KEY.index("method")
         self.rows = {key: row for key, row in self.rows.items()
-                     if key in keys or key[method] not in ("FeMo", "Adapted-FeMo")}
+                     if key in keys or row["method"] not in ("FeMo", "Adapted-FeMo")}
 
     def add(self, key: tuple[str, ...], figures: Row) -> None:
         rounded = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in figures.items()}
@@ -393,7 +392,7 @@ def measure_rivals(bench: Bench, table: Table) -> None:
                         **bench.compared(pixels, reference=bench.reference(STEPS, "euler")[0])})
 
 
-def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
+def measure_hosted(bench: Bench, table: Table) -> None:
     """Through a real ComfyUI, where one is found: other samplers, ours under them, EasyCache and LazyCache."""
     from hosted import Hosted, hosts
 
@@ -401,6 +400,10 @@ def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
         tqdm.write(hosts.MISSING)
         return
     subject, hosted = bench.subject, Hosted(bench.subject, hosts.this_host())
+    default = MEASURED[subject.preset].predictor
+    assert isinstance(default, FeMo)
+    ours = {"method": "FeMo in ComfyUI", "order": default.max_order, "beta": default.beta,
+            "start": default.momentum_start, "cooldown": 1}
     runs: list[tuple[tuple[str, ...], int, str, Callable[[], Any]]] = []
     for sampler in ("euler", *SOLVERS):
         for interval in HEADLINE_INTERVALS:
@@ -408,10 +411,8 @@ def measure_hosted(bench: Bench, table: Table, beta: float) -> None:
                 count = network_runs(subject, STEPS, interval, 1)
                 runs.append((key_of(model=subject.name, method="fewer steps", steps=count, sampler=sampler), count,
                              sampler, lambda: hosted.model))
-            runs.append((
-                key_of(model=subject.name, method="FeMo in ComfyUI", sampler=sampler, interval=interval, order=1,
-                       beta=beta, start="zero", cooldown=1), STEPS, sampler,
-                partial(hosted.cached, "FeMo", interval, 1, max_order=1, beta=beta)))
+            runs.append((key_of(model=subject.name, sampler=sampler, interval=interval, **ours), STEPS, sampler,
+                         partial(hosted.cached, default, interval, 1)))
     for name, threshold in itertools.product(("EasyCache", "LazyCache"), THRESHOLDS):
         runs.append((key_of(model=subject.name, method=f"ComfyUI {name} {threshold}"), STEPS, "euler",
                      partial(hosted.rival, name, threshold)))
@@ -443,7 +444,7 @@ def main() -> None:
     for bench in benches:
         measure(bench, plan(bench.subject, tuned[bench.subject.name], options.full), table)
     for bench in benches:
-        measure_hosted(bench, table, tuned[bench.subject.name]["euler"][1, "zero"])
+        measure_hosted(bench, table)
     measure_rivals(benches[0], table)
     for bench in benches:
         judge(bench, headline(bench.subject, tuned[bench.subject.name]["euler"], table), table)

@@ -24,7 +24,7 @@ class FeMoCache(io.ComfyNode):
                 inputs.interval(),
                 inputs.max_order(default=2),
                 io.Float.Input(
-                    "beta", default=0.2, min=-0.95, max=0.95, step=0.005, round=False,
+                    "beta", default=0.1, min=-0.95, max=0.95, step=0.005, round=False,
                     tooltip="β: the weight of history in the momentum. 0 is TaylorSeer; above 0 smooths, below 0 leans "
                             "ahead. The papers use 0.325 for FLUX, −0.2 for DiT. Sensible: 0.1 … 0.4 with "
                             "momentum_start feature (0.4–0.5 for noisy samplers), −0.4 … −0.1 with zero."),

@@ -37,7 +37,7 @@ def test_every_preset_has_the_papers_full_steps(family, counts):
 
 
 def test_what_was_measured():
-    for family, warmup in (("FLUX", 3), ("DiT", 2)):
+    for family, order, warmup in (("FLUX", 2, 3), ("DiT", 1, 2)):
         preset = MEASURED[family]
-        assert preset.predictor == FeMo(2, beta=0.2, momentum_start="feature")
+        assert preset.predictor == FeMo(order, beta=0.1, momentum_start="feature")
         assert preset.schedule(6).full_steps(50) == Schedule(6, warmup, 1).full_steps(50)

@@ -17,7 +17,7 @@ SHARED = {
     "cooldown_steps": ("INT", 1, 0, 1000),
 }
 FEMO = {
-    "beta": ("FLOAT", 0.2, -0.95, 0.95),
+    "beta": ("FLOAT", 0.1, -0.95, 0.95),
     "gamma": ("FLOAT", 0.0, 0.0, 0.5),
     "beta_min": ("FLOAT", 0.2, -0.95, 0.95),
     "beta_max": ("FLOAT", 0.45, -0.95, 0.95),
@@ -69,10 +69,10 @@ def test_every_input_has_a_tooltip():
 def test_the_defaults_are_what_was_measured_best():
     presets = importlib.import_module(f"{PACK}.femo_core.presets")
     values = settings("FeMoCache")
-    for preset in presets.MEASURED.values():
-        assert preset.predictor == femo_core.FeMo(
-            values["max_order"], beta=values["beta"], momentum_start=values["momentum_start"])
-        assert preset.cooldown_steps == values["cooldown_steps"]
+    preset = presets.MEASURED["FLUX"]
+    assert preset.predictor == femo_core.FeMo(
+        values["max_order"], beta=values["beta"], momentum_start=values["momentum_start"])
+    assert (preset.warmup_steps, preset.cooldown_steps) == (values["warmup_steps"], values["cooldown_steps"])
 
 
 def test_a_workflow_without_momentum_start_means_what_it_meant_before_there_was_one(execute):
