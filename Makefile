@@ -18,7 +18,7 @@ lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m pyright
 
-# The papers' tables in small: about 90 minutes; goes on where it was interrupted. BENCH=--full for all rows.
+# The papers' tables in small: about 80 minutes; goes on where it was interrupted. BENCH=--full for all rows.
 bench: .venv/bench host
 	$(PY) benchmarks/paper_table.py $(BENCH)
 	$(PY) benchmarks/tables.py

@@ -70,24 +70,22 @@ def quality(row: Row) -> list[str]:
             number(row, "psnr", 1), number(row, "ssim", 3), number(row, "rmse_limit", 4, error=True)]
 
 
-def settings(model: str) -> set[tuple[str, ...]]:
-    """The papers' FeMo and Adapted-FeMo at O=1 and our default, as the table's columns tell them."""
+def shown(rows: Iterable[Row], model: str) -> list[Row]:
+    """FORA, TaylorSeer O=1, 2, the papers' FeMo and Adapted-FeMo at O=1, and our default."""
     family = MODELS[model]
     presets = [MEASURED[family], *(PAPERS[f"{name}, {family}, O=1"] for name in ("FeMo", "Adapted-FeMo"))]
-    predictors = [preset.predictor for preset in presets]
-    return {(str(p.max_order), str(p.beta), p.momentum_start, str(p.gamma) if p.gamma else "")
-            for p in predictors if isinstance(p, FeMo)}
+    settings = {(str(p.max_order), str(p.beta), p.momentum_start, str(p.gamma) if p.gamma else "")
+                for p in (preset.predictor for preset in presets) if isinstance(p, FeMo)}
+    return [row for row in rows if row["method"] == "FORA" or (row["method"] == "TaylorSeer" and row["order"] in "12")
+            or (row["order"], row["beta"], row["start"], row["adaptive"]) in settings]
 
 
 def headline(rows: Rows, model: str) -> str:
     """Full, fewer steps, FORA, TaylorSeer, FeMo and Adapted-FeMo at N = 4, 6, 8 with one cool-down step."""
-    shown = settings(model)
     found = [rows.first(model=model, method="full", steps=STEPS, sampler="euler")]
     for interval in HEADLINE_INTERVALS:
         ours = rows.find(model=model, sampler="euler", interval=interval, cooldown=1, site="hidden", steps=STEPS)
-        ours = [row for row in ours if row["method"] == "FORA"
-                or (row["method"] == "TaylorSeer" and row["order"] in "12")
-                or (row["order"], row["beta"], row["start"], row["adaptive"]) in shown]
+        ours = shown(ours, model)
         count = ours[0]["full_steps"] if ours else ""
         found.append(rows.first(model=model, method="fewer steps", steps=count, of_steps=STEPS, sampler="euler"))
         found += rows.find(model=model, method="Adams–Bashforth on the full steps", interval=interval, cooldown=1)
@@ -147,9 +145,10 @@ def at_equal_runs(rows: Rows, model: str) -> str:
                      if row["method"] == "FORA" and row["interval"] in map(str, HEADLINE_INTERVALS)}, reverse=True)
     body = []
     for count in counts:
-        near = sorted((row for row in found if int(row["full_steps"]) == count), key=lambda r: float(r["rmse_limit"]))
-        body += [[str(count), label(row), sampler_of(row), number(row, "rmse_limit", 4, error=True)] for row in near]
-    return markdown(("runs", "method", "sampler", "RMSE to the limit"), body)
+        near = sorted((row for row in found if int(row["full_steps"]) == count), key=lambda r: -float(r["psnr_limit"]))
+        body += [[str(count), label(row), sampler_of(row), number(row, "psnr_limit", 1, error=True),
+                  number(row, "rmse_limit", 4, error=True)] for row in near]
+    return markdown(("runs", "method", "sampler", "PSNR to the limit", "RMSE to the limit"), body)
 
 
 def sampler_of(row: Row) -> str:
@@ -161,9 +160,8 @@ def rivals(rows: Rows, model: str) -> str:
     marks = ("diffusers", "cache-dit", "ComfyUI ", "FeMo in ComfyUI")
     found = [row for row in rows.find(model=model, of_steps=STEPS) if row["method"].startswith(marks)]
     for interval in HEADLINE_INTERVALS:
-        ours = rows.find(model=model, sampler="euler", site="hidden", interval=interval, cooldown=1)
-        found += [row for row in ours if row["method"] in ("TaylorSeer", "FeMo")
-                  and row["start"] != "feature" and row["order"] in "12"]
+        ours = rows.find(model=model, sampler="euler", site="hidden", interval=interval, cooldown=1, steps=STEPS)
+        found += shown(ours, model)
     found.sort(key=lambda row: (-int(row["full_steps"]), float(row["rmse"])))
     return markdown(("method", "N", "order", *QUALITY),
                     [[label(row), row["interval"] or "–", row["order"] or "–", *quality(row)] for row in found])

@@ -46,8 +46,8 @@ class FeMoCache(io.ComfyNode):
                 io.Combo.Input(
                     "momentum_start", options=["feature", "zero"], default="feature", optional=True,
                     tooltip="Where the momentum starts. feature: at the first recorded feature, the papers' text taken "
-                            "literally; it damps the long first forecasts, and measured best on Flux at site hidden. "
-                            "zero: at 0, with the papers' bias correction; for DiT, and at sites module and output."),
+                            "literally; it damps the long first forecasts, and measured best at site hidden. "
+                            "zero: at 0, with the papers' bias correction; for site output, and for module of DiT."),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
