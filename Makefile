@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers soak compatibility test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -23,6 +23,19 @@ bench: .venv/bench host
 	$(PY) benchmarks/paper_table.py $(BENCH)
 	$(PY) benchmarks/tables.py
 	$(PY) benchmarks/trajectory.py
+
+# What forecasts go by, and samplers that run the network several times a step: results/coordinates.md, samplers.md.
+bench-samplers: .venv/bench host
+	$(PY) benchmarks/coordinates.py
+	$(PY) benchmarks/samplers.py
+
+# Hundreds of random workflows; `make test` draws a few.
+soak: .venv/test host
+	FEMO_SOAK=300 $(PY) tests/host/hosts.py test -k random_workflow
+
+# docs/compatibility.md, from what `make test` saw.
+compatibility: test
+	$(PY) tests/host/compatibility.py
 
 train: .venv/demo
 	$(PY) benchmarks/train_tiny_flux.py

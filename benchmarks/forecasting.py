@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import torch
 from pack.sites import SITES
+from pack.steps import coordinates_of
 from solvers import Solver, euler
 from subjects import Job, Level, Options, Subject
 from torch import Tensor
@@ -19,7 +20,8 @@ from femo_core.predictor import AbstractPredictor
 
 
 def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor, schedule: Schedule, *,
-           site: str = "hidden", solver: Solver = euler, levels: Sequence[Level] | None = None,
+           site: str = "hidden", coordinate: str = "steps", solver: Solver = euler,
+           levels: Sequence[Level] | None = None,
            on_step: Callable[[int], None] | None = None) -> tuple[Tensor, RunReport]:
     """What the sampler returns after `steps` steps (`Subject.pixels` makes it an image), and what the run did.
 
@@ -27,9 +29,10 @@ def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor,
     """
     levels = levels or subject.levels(steps)
     session = ForecastSession(schedule, predictor, steps)
+    coordinates = coordinates_of([level.time for level in levels]) if coordinate == "sigmas" else None
 
     def derivative(step: int, x: Tensor) -> Tensor:
-        session.begin_step(step)
+        session.begin_step(step, coordinates[step] if coordinates else None)
         v = evaluate(subject, session, site, lambda options: subject.derivative(job, x, levels[step], options))
         if on_step:
             on_step(step)
@@ -57,7 +60,8 @@ def evaluate(subject: Subject, session: ForecastSession, site: str, call: Callab
                 subject.model, subject.family, options,
                 lambda name: torch.cat([session.forecast(stream, name) for stream in streams])))
         elif any(session.wants_features(stream) for stream in streams):
-            stack.enter_context(where.recording(subject.model, subject.family, captured))
+            stack.enter_context(where.recording(
+                subject.model, subject.family, lambda name, feature: captured.update({name: feature.clone()})))
         result = call(options)
     if captured:
         chunks = {name: feature.chunk(len(streams)) for name, feature in captured.items()}

@@ -36,7 +36,8 @@ def true_path(subject: Subject, job: Job, steps: int) -> Tensor:
 
     def derivative(step: int, x: Tensor) -> Tensor:
         captured: dict[str, Tensor] = {}
-        with SITES["hidden"].recording(subject.model, subject.family, captured):
+        with SITES["hidden"].recording(
+                subject.model, subject.family, lambda name, feature: captured.update(hidden=feature.clone())):
             v = subject.derivative(job, x, levels[step], {})
         path.append(captured["hidden"][: len(x)])
         return v

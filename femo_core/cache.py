@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
 from torch import Tensor
 
 from .errors import StateError
@@ -15,10 +16,14 @@ class FeatureCache:
 
     A stream is one trajectory of features that must not be mixed with another (a prompt, its opposite, a window); a
     site is a place in the network. Both are any hashable keys.
+
+    storage: where buffers are kept between the steps, if not on the features' device, where all is computed.
     """
 
-    def __init__(self, predictor: AbstractPredictor):
+    def __init__(self, predictor: AbstractPredictor, storage: torch.device | None = None):
         self.predictor = predictor
+        self.storage = storage
+        self._homes: dict[tuple[Hashable, Hashable], torch.device] = {}
         self._states: dict[tuple[Hashable, Hashable], PredictorState] = {}
 
     def __contains__(self, key: tuple[Hashable, Hashable]) -> bool:
@@ -33,7 +38,11 @@ class FeatureCache:
         Raises StateError for another shape, dtype or device than before.
         """
         state = self._states.get((stream, site), self.predictor.init())
-        self._states[stream, site] = state = self.predictor.update(state, feature, step)
+        if self.storage is not None:
+            self._homes[stream, site] = feature.device
+            state = state.to(feature.device)
+        state = self.predictor.update(state, feature, step)
+        self._states[stream, site] = state if self.storage is None else state.to(self.storage)
         return state
 
     def forecast(self, stream: Hashable, site: Hashable, step: float) -> Tensor:
@@ -42,6 +51,8 @@ class FeatureCache:
             state = self._states[stream, site]
         except KeyError:
             raise StateError(f"nothing was recorded for stream {stream!r} at site {site!r}") from None
+        if self.storage is not None:
+            state = state.to(self._homes[stream, site])
         return self.predictor.predict(state, step)
 
     @property

@@ -60,6 +60,8 @@ def norms(feature: Tensor) -> Tensor:
 
 def is_nonfinite(feature: Tensor) -> Tensor:
     """A boolean scalar on the feature's device: is there a NaN or an infinity in it? One reduction, no copy."""
+    if not feature.numel():
+        return torch.zeros((), dtype=torch.bool, device=feature.device)
     lowest, highest = torch.aminmax(feature.detach())  # both are NaN if there is one
     return ~(torch.isfinite(lowest) & torch.isfinite(highest))
 

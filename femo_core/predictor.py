@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from . import kernels
@@ -40,6 +41,10 @@ class PredictorState:
     @property
     def nbytes(self) -> int:
         return sum(buffer.nbytes for buffer in self.buffers)
+
+    def to(self, device: torch.device) -> PredictorState:
+        """The same with its buffers on another device."""
+        return replace(self, buffers=tuple(buffer.to(device) for buffer in self.buffers))
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class AbstractPredictor(ABC):
         """The state with its weights (not its buffers) made ready for an update at `step`."""
         del feature, step
         return state
+
+    @property
+    def buffer_count(self) -> int:
+        """How many buffers of a feature's size a state comes to."""
+        return self.max_order + 1
 
     @abstractmethod
     def _rows(self, state: PredictorState, step: float) -> list[Row]:

@@ -17,22 +17,30 @@ class Schedule:
 
     Source: TaylorSeer (ICCV 2025), Sec. 4.1, and FeMo, App. C ("forced activation period N"). The cool-down is ours.
 
-    Raises ValueError for interval < 1, warmup_steps < 1 or cooldown_steps < 0.
+    max_consecutive: at most so many predicted steps in a row, further full steps are put in; 0 means interval − 1,
+    which adds none.
+
+    Raises ValueError for interval < 1, warmup_steps < 1, cooldown_steps < 0 or max_consecutive < 0.
     """
 
     interval: int = 6
     warmup_steps: int = 3
     cooldown_steps: int = 0
+    max_consecutive: int = 0
 
     def __post_init__(self) -> None:
         check_integer("interval", self.interval, 1)
         check_integer("warmup_steps", self.warmup_steps, 1)
         check_integer("cooldown_steps", self.cooldown_steps, 0)
+        check_integer("max_consecutive", self.max_consecutive, 0)
 
     def is_full(self, step: int, total_steps: int) -> bool:
         """Whether the network runs at `step` of a run of `total_steps` steps. It does beyond its end."""
         since_warmup = step - (self.warmup_steps - 1)
-        return since_warmup <= 0 or since_warmup % self.interval == 0 or step >= total_steps - self.cooldown_steps
+        if since_warmup <= 0 or step >= total_steps - self.cooldown_steps:
+            return True
+        since_full = since_warmup % self.interval
+        return since_full % (self.max_consecutive + 1) == 0 if self.max_consecutive else since_full == 0
 
     def full_steps(self, total_steps: int) -> tuple[int, ...]:
         """All full steps of a run of `total_steps` steps, ascending."""

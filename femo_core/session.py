@@ -25,24 +25,26 @@ class ForecastSession:
     either it puts `forecast`s in the network's place, or it runs the network and, for streams that `wants_features`,
     gives them to `record`. It says which it did with `count_run`.
 
-    Coordinates are steps, integers or fractions (samplers that evaluate the model between two steps). The schedule
+    Steps are integers or fractions (samplers that evaluate the model between two steps). The schedule
     goes by the whole step below. Within one step, a stream's features are recorded at the first coordinate only:
-    two anchors a fraction of a step apart would make a derivative of little but noise. The same coordinate once more
-    replaces the anchor. A coordinate a step back (some samplers look ahead) is forecast, but not recorded; one that
-    goes back by more starts all streams afresh.
+    two anchors a fraction of a step apart would make a derivative of little but noise. The same step once more
+    replaces the anchor. One step back (some samplers look ahead) is forecast, but not recorded; going back by more
+    starts all streams afresh.
 
     A stream that first appears in mid-run (a prompt with a start time), or comes back after missing a full step, gets
     a warm-up of its own.
     """
 
-    def __init__(self, schedule: Schedule, predictor: AbstractPredictor, total_steps: int):
+    def __init__(self, schedule: Schedule, predictor: AbstractPredictor, total_steps: int,
+                 storage: torch.device | None = None):
         self.schedule = schedule
         self.predictor = predictor
         self.total_steps = total_steps
-        self.cache = FeatureCache(predictor)
+        self.cache = FeatureCache(predictor, storage)
         full = set(schedule.full_steps(total_steps))
         self._last_predicted = max((step for step in range(total_steps) if step not in full), default=-1)
         self._step = 0.0
+        self._coordinate = 0.0
         self._first_step: dict[Hashable, int] = {}
         self._anchor: dict[Hashable, float] = {}
         self._seen: set[int] = set()
@@ -59,12 +61,21 @@ class ForecastSession:
         """The whole step that the schedule goes by."""
         return math.floor(self._step)
 
-    def begin_step(self, step: float) -> None:
-        """The model is about to be evaluated at coordinate `step`."""
+    @property
+    def forecasts(self) -> bool:
+        """Whether the schedule has predicted steps at all."""
+        return self._last_predicted >= 0
+
+    def begin_step(self, step: float, coordinate: float | None = None) -> None:
+        """The model is about to be evaluated at `step`.
+
+        coordinate: where that is for the predictor, if it is not to go by steps.
+        """
         if math.floor(step) < self.index - 1:
             for stream in list(self._first_step):
                 self._forget(stream)
         self._step = float(step)
+        self._coordinate = self._step if coordinate is None else float(coordinate)
         self._seen.add(self._counted_index())
 
     def begin_call(self, streams: Sequence[Hashable], sites: Iterable[Hashable]) -> bool:
@@ -92,7 +103,7 @@ class ForecastSession:
 
     def forecast(self, stream: Hashable, site: Hashable) -> Tensor:
         """The feature (B, ...) forecast for the present step, a fresh tensor."""
-        return self.cache.forecast(stream, site, self._step)
+        return self.cache.forecast(stream, site, self._coordinate)
 
     def record(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> None:
         """Takes the features, (B, ...) by site, of a full step. They are copied, and may be the host's own.
@@ -116,7 +127,7 @@ class ForecastSession:
         self._peak_bytes = max(self._peak_bytes, self.cache.nbytes)
 
     def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor | None:
-        state = self.cache.record(stream, site, feature, self._step)
+        state = self.cache.record(stream, site, feature, self._coordinate)
         flag = kernels.is_nonfinite(feature)
         known = self._nonfinite.get(feature.device)
         self._nonfinite[feature.device] = flag if known is None else known | flag
@@ -144,6 +155,11 @@ class ForecastSession:
     def warn(self, message: str) -> None:
         """Keeps a warning for the report, once."""
         self._warnings[message] = None
+
+    def forget_features(self) -> None:
+        """Drops all that was recorded; streams keep their age."""
+        self.cache.clear()
+        self._anchor.clear()
 
     def close(self) -> None:
         """Frees every buffer."""

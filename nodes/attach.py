@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import comfy.model_patcher
 import torch
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 
 from ..femo_core import ForecastSession, Schedule
 from ..femo_core.predictor import AbstractPredictor
-from .families import families, find_family
+from .control import DeferredControl, controls_of, with_deferred_controls
+from .families import Family, find_family
+from .memory import has_room
 from .reporting import log, publish
-from .sites import SITES, watching_blocks
-from .steps import StepClock
+from .sites import FALLBACK, SITES, watching_blocks
+from .steps import StepClock, coordinates_of, interpolated
 
 KEY = "femo"
 
@@ -36,12 +39,18 @@ class CacheConfig:
     predictor: AbstractPredictor
     schedule: Schedule
     site: str = "hidden"
+    coordinate: Literal["steps", "sigmas"] = "steps"
+    cache_device: Literal["gpu", "cpu"] = "gpu"
     node: str = "FeMo Cache"
     node_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.site not in SITES:
             raise ValueError(f"site must be one of {', '.join(SITES)}; got {self.site!r}")
+        if self.coordinate not in ("steps", "sigmas"):
+            raise ValueError(f"coordinate must be steps or sigmas; got {self.coordinate!r}")
+        if self.cache_device not in ("gpu", "cpu"):
+            raise ValueError(f"cache_device must be gpu or cpu; got {self.cache_device!r}")
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -67,15 +76,15 @@ class _Wrappers:
                      *args: Any, **kwargs: Any) -> Any:
         guider, config = executor.class_obj, self.config
         started = time.perf_counter()
-        obstacle = _obstacle(guider.model_options, getattr(guider.model_patcher.model, "diffusion_model", None))
-        clock = StepClock(sigmas.tolist())
-        session = ForecastSession(config.schedule, config.predictor, clock.total_steps)
-        run = _Run(config, session, clock, obstacle)
-        if obstacle:
-            run.warn(f"this run is not accelerated: {obstacle}")
+        run = _Run(config, StepClock(sigmas.tolist()), guider)
+        if config.coordinate == "sigmas":
+            model_sampling = guider.model_patcher.get_model_object("model_sampling")
+            run.coordinates = coordinates_of(model_sampling.timestep(sigmas[:-1]).tolist())
         options = guider.model_options
         guider.model_options = comfy.model_patcher.create_model_options_clone(options)
-        guider.model_options.setdefault("transformer_options", {})[KEY] = run
+        transformer_options = guider.model_options.setdefault("transformer_options", {})
+        transformer_options[KEY] = run
+        _make_innermost(transformer_options)
         try:
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             run.publish(time.perf_counter() - started)
@@ -85,7 +94,15 @@ class _Wrappers:
             run.session.close()
 
 
-def _obstacle(model_options: dict[str, Any], diffusion_model: nn.Module | None) -> str:
+def _make_innermost(transformer_options: dict[str, Any]) -> None:
+    """What other nodes do around the network happens on predicted steps too; and one that puts a compiled network in
+    the network's place has done so."""
+    wrappers = transformer_options["wrappers"][WrappersMP.APPLY_MODEL]
+    transformer_options["wrappers"][WrappersMP.APPLY_MODEL] = {
+        **{key: value for key, value in wrappers.items() if key != KEY}, KEY: wrappers[KEY]}
+
+
+def _obstacle(model_options: dict[str, Any], network: nn.Module) -> str:
     """Why this run can't be accelerated, or ""."""
     transformer_options = model_options.get("transformer_options", {})
     if "easycache" in transformer_options:
@@ -94,62 +111,112 @@ def _obstacle(model_options: dict[str, Any], diffusion_model: nn.Module | None) 
         return (
             "another node (TeaCache, WaveSpeed or the like) has set a model function wrapper, which may skip steps "
             "itself; remove one of the two")
-    if "torch_compile_kwargs" in model_options:
-        return "the model is compiled with torch.compile, inside which features can't be recorded; remove that node"
-    if find_family(diffusion_model) is None:
-        known = ", ".join(family.name for family in families())
-        return f"this kind of model is not known yet (known: {known})"
+    if hasattr(network, "init_kv_caches"):
+        return "this model makes its video piece by piece and remembers what it saw, so that it has to run every time"
     return ""
+
+
+def _choose_site(wanted: str, network: nn.Module, family: Family, model_options: dict[str, Any]) -> tuple[str, str]:
+    """The wanted site, or the next one that this model has, and then why."""
+    if "torch_compile_kwargs" in model_options and wanted != "output":
+        return "output", "inside a model compiled with torch.compile features can't be recorded"
+    for site in FALLBACK[FALLBACK.index(wanted):]:
+        if SITES[site].features(network, family):
+            return site, "" if site == wanted else f"{family.name} is not known well enough for it"
+    raise AssertionError("site output needs to know nothing of a model")
 
 
 class _Run:
     """One sampling run. An instance, because ComfyUI merges dicts of transformer_options anew on every call."""
 
-    def __init__(self, config: CacheConfig, session: ForecastSession, clock: StepClock, obstacle: str):
-        self.config, self.session, self.clock, self.obstacle = config, session, clock, obstacle
-        self.family = ""  # name of the model's, once seen
+    def __init__(self, config: CacheConfig, clock: StepClock, guider: Any):
+        self.config, self.clock, self.guider = config, clock, guider
+        self.storage = torch.device("cpu") if config.cache_device == "cpu" else None
+        self.session = ForecastSession(config.schedule, config.predictor, clock.total_steps, self.storage)
+        network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
+        self.family = find_family(network)
+        self.coordinates: list[float] | None = None  # of the steps, where forecasts do not go by their number
+        self.sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
+        self.input_shape: tuple[int, ...] = ()
+        self.fitted = False  # room for them has been seen to
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
         self.calls = 0  # of CALC_COND_BATCH in this evaluation
         self.seen: Counter[Hashable] = Counter()  # keys of the chunks in this call of it
         self._logged: set[str] = set()
+        self.obstacle = _obstacle(model_options, network)
+        self.site, why = _choose_site(config.site, network, self.family, model_options)
+        if self.obstacle:
+            self.warn(f"this run is not accelerated: {self.obstacle}")
+        elif why:
+            self.warn(f"features are taken at site {self.site} instead of {config.site}: {why}")
 
     def begin_evaluation(self, timestep: Tensor) -> None:
         self.calls = 0
         self.seen.clear()
-        self.session.begin_step(self.clock.step(float(timestep.max())))
+        if self.sizes:
+            self._fit()
+        step = self.clock.step(float(timestep.max()))
+        self.session.begin_step(step, interpolated(self.coordinates, step) if self.coordinates else None)
+
+    def _fit(self) -> None:
+        """After the first evaluation, which told the sizes of the features and is not forecast from yet: makes room
+        for them, or takes them where they are fewer."""
+        model, count = self.guider.model_patcher, self.config.predictor.buffer_count
+        device = self.storage or model.load_device
+        wanted, needed = self.site, {site: count * sum(sizes.values()) for site, sizes in self.sizes.items()}
+        for site, size in needed.items():
+            self.site = site
+            copy = size // count  # made while a full step is recorded
+            run = 0 if self.storage else int(model.model.memory_required(self.input_shape))
+            if has_room(size + copy, run, device, self.guider):
+                break
+        self.sizes.clear()
+        self.fitted = True
+        log.info("%s: the cache takes %.1f MB at site %s", self.config.node, needed[self.site] / 1e6, self.site)
+        if self.site != wanted:
+            self.session.forget_features()
+            self.warn(f"features are taken at site {self.site} instead of {wanted}: there the cache would take "
+                      f"{needed[wanted] / 1e6:.1f} MB, more than is free")
 
     def begin_call(self) -> None:
         self.calls += 1
         self.seen.clear()
 
-    def apply(self, executor: Any, x: Tensor, options: dict[str, Any], changing: Hashable, call: Any) -> Any:
-        """`call(transformer_options)` goes on to the network, with its features forecast or recorded.
+    def apply(self, model: nn.Module, x: Tensor, options: dict[str, Any], control: Any, changing: Hashable,
+              call: Any) -> Any:
+        """`call(transformer_options, control)` goes on to the network, with its features forecast or recorded.
 
         `changing` is what else may come and go between steps and makes a stream another one.
         """
-        session, model, site = self.session, executor.class_obj.diffusion_model, SITES[self.config.site]
+        session, family, site = self.session, self.family, SITES[self.site]
         with self.lock:
-            family = find_family(model)
-            streams = self._streams(x, options, changing)
-            names = site.features(model, family) if family else ()
-            usable = bool(streams) and family is not None and not self.obstacle
+            streams = self._streams(x, options, (changing, controls_of(control)))
+            self.input_shape = tuple(x.shape)
+            names = site.features(model, family)
+            usable = bool(streams) and not self.obstacle and session.forecasts
             forecast = usable and session.begin_call(streams, names)
             recordable = streams if usable and not forecast else []
             wanted = [stream for stream in recordable if session.wants_features(stream)]
-        if family is not None:
-            self.family = family.name
 
         ran: list[str] = []
         captured: dict[str, Tensor] = {}
+
+        def keep(name: str, feature: Tensor) -> None:
+            captured[name] = feature.clone()
+
+        if isinstance(control, DeferredControl):
+            control = control.run() if site.needs_control or not forecast else None
         if forecast:
             with (watching_blocks(model, family, ran),
                   site.substituting(model, family, options, lambda name: self._forecast(streams, name)) as substituted):
-                result = call(substituted)
-        elif wanted:
-            with site.recording(model, family, captured):
-                result = call(options)
+                result = call(substituted, control)
         else:
-            result = call(options)
+            with ExitStack() as stack:
+                if wanted:
+                    stack.enter_context(site.recording(model, family, keep))
+                if usable and not self.fitted:
+                    self._size(model, streams, stack)
+                result = call(options, control)
 
         with self.lock:
             if wanted:
@@ -158,6 +225,16 @@ class _Run:
                 self.warn("blocks ran on a forecast step: another node keeps them from being skipped, nothing is saved")
             session.count_run(saved=forecast and not ran)
         return result
+
+    def _size(self, model: nn.Module, streams: list[Hashable], stack: ExitStack) -> None:
+        """Notes how large the features of this call are, at this site and at those that may have to serve instead."""
+        def noting(site: str) -> Callable[[str, Tensor], None]:
+            sizes = self.sizes.setdefault(site, {})
+            return lambda name, feature: sizes.update({(name, *streams): feature.nbytes})
+
+        for site in FALLBACK[FALLBACK.index(self.site):]:
+            if SITES[site].features(model, self.family):
+                stack.enter_context(SITES[site].recording(model, self.family, noting(site)))
 
     def _streams(self, x: Tensor, options: dict[str, Any], changing: Hashable) -> list[Hashable]:
         """A key for each chunk of the batch; none if the host does not say what the rows are.
@@ -206,7 +283,7 @@ class _Run:
             log.warning("%s: %s", self.config.node, message)
 
     def publish(self, seconds: float) -> None:
-        settings = {"site": self.config.site, "model": self.family or "unknown"}
+        settings = {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate}
         report = self.session.report(seconds, self.obstacle, settings)
         for message in report.warnings:
             self._log_once(message)  # those of the session itself, known only now
@@ -230,6 +307,7 @@ def _calc_cond_batch(executor: Any, model: nn.Module, conds: Any, x: Tensor, tim
     run = _run_of(model_options.get("transformer_options"))
     if run is not None:
         run.begin_call()
+        conds = with_deferred_controls(conds)
     return executor(model, conds, x, timestep, model_options, *args, **kwargs)
 
 
@@ -238,22 +316,16 @@ def _apply_model(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_cr
                  **kwargs: Any) -> Any:
     options = transformer_options or {}
 
-    def call(options: dict[str, Any]) -> Any:
+    def call(options: dict[str, Any], control: Any) -> Any:
         return executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
 
     run = _run_of(options)
     if run is None:
-        return call(options)
-    return run.apply(executor, x, options, (_shape(c_concat), _shape(c_crossattn), _parts(control)), call)
+        return call(options, control)
+    return run.apply(executor.class_obj.diffusion_model, x, options, control,
+                     (_shape(c_concat), _shape(c_crossattn)), call)
 
 
 def _shape(tensor: Any) -> Hashable:
     """Of one sample: how many go into one call may change, and makes no other stream."""
     return tuple(tensor.shape[1:]) if isinstance(tensor, Tensor) else None
-
-
-def _parts(control: Any) -> Hashable:
-    """Where a ControlNet adds something: one with a start or an end time comes and goes in mid-run."""
-    if not isinstance(control, dict):
-        return None
-    return tuple(sorted((str(key), tuple(part is not None for part in parts)) for key, parts in control.items()))

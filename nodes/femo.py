@@ -48,6 +48,9 @@ class FeMoCache(io.ComfyNode):
                     tooltip="Where the momentum starts. feature: at the first recorded feature, the papers' text taken "
                             "literally; it damps the long first forecasts, and measured best at site hidden. "
                             "zero: at 0, with the papers' bias correction; for site output, and for module of DiT."),
+                inputs.max_consecutive(),
+                inputs.coordinate(),
+                inputs.cache_device(),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -55,13 +58,15 @@ class FeMoCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
-                cooldown_steps, site, momentum_start="zero") -> io.NodeOutput:
+                cooldown_steps, site, momentum_start="zero", max_consecutive=0, coordinate="steps",
+                cache_device="gpu") -> io.NodeOutput:
         # A workflow for the API from before this input leaves it out, and means what it meant then.
         if not enabled:
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max,
                            momentum_start=momentum_start),
-            schedule=Schedule(interval, warmup_steps, cooldown_steps),
-            site=site, node="FeMo Cache", node_id=cls.hidden.unique_id,
+            schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
+            site=site, coordinate=coordinate, cache_device=cache_device,
+            node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

@@ -55,5 +55,25 @@ def site() -> io.Input:
                 "network returns, the cheapest.")
 
 
+def max_consecutive() -> io.Input:
+    return io.Int.Input(
+        "max_consecutive", default=0, min=0, max=20, optional=True,
+        tooltip="At most so many forecast steps in a row, whatever the interval says. 0: no limit but the interval.")
+
+
+def coordinate() -> io.Input:
+    return io.Combo.Input(
+        "coordinate", options=["steps", "sigmas"], default="steps", optional=True,
+        tooltip="What a forecast goes by: the number of steps, as in the papers, or how far the noise level falls in "
+                "them, which differs where a schedule is shifted.")
+
+
+def cache_device() -> io.Input:
+    return io.Combo.Input(
+        "cache_device", options=["gpu", "cpu"], default="gpu", optional=True,
+        tooltip="Where recorded features are kept. gpu: where the model runs. cpu: in main memory, slower, for site "
+                "module on a small card.")
+
+
 def accelerated_model() -> io.Output:
     return io.Model.Output(tooltip="The model, accelerated. Everything before and after this node works as it did.")

@@ -37,3 +37,21 @@ class StepClock:
         below, above = self._ascending[after - 1], self._ascending[after]
         step = after - 1 + (-sigma - below) / (above - below)
         return float(round(step)) if abs(step - round(step)) < SNAP else step
+
+
+def coordinates_of(times: Sequence[float]) -> list[float] | None:
+    """Of each noise level of a run, how far it has fallen from the first, in units of a step's mean fall.
+
+    times: the levels that steps start from, as the network is told them (σ of flow models, the timestep of others).
+    None where they do not fall steadily: then there is no going by them.
+    """
+    if len(times) < 2 or not all(a > b for a, b in pairwise(times)) or not all(map(math.isfinite, times)):
+        return None
+    scale = (len(times) - 1) / (times[0] - times[-1])
+    return [(times[0] - time) * scale for time in times]
+
+
+def interpolated(values: Sequence[float], step: float) -> float:
+    """Between the values at whole steps."""
+    below = min(math.floor(step), len(values) - 2)
+    return values[below] + (step - below) * (values[below + 1] - values[below])

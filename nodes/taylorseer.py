@@ -26,17 +26,22 @@ class TaylorSeerCache(io.ComfyNode):
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
                 inputs.site(),
+                inputs.max_consecutive(),
+                inputs.coordinate(),
+                inputs.cache_device(),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model, enabled, interval, max_order, warmup_steps, cooldown_steps, site) -> io.NodeOutput:
+    def execute(cls, model, enabled, interval, max_order, warmup_steps, cooldown_steps, site, max_consecutive=0,
+                coordinate="steps", cache_device="gpu") -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=TaylorSeer(max_order),
-            schedule=Schedule(interval, warmup_steps, cooldown_steps),
-            site=site, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
+            schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
+            site=site, coordinate=coordinate, cache_device=cache_device,
+            node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
         )))

@@ -56,6 +56,10 @@ class FeMo(AbstractPredictor):
         if self.momentum_start not in ("zero", "feature"):
             raise ValueError(f'momentum_start must be "zero" or "feature"; got {self.momentum_start!r}')
 
+    @property
+    def buffer_count(self) -> int:
+        return max(1, 2 * self.max_order)
+
     def init(self) -> PredictorState:
         return PredictorState(beta=self.beta, products=(1.0,) * self.max_order)
 

@@ -7,8 +7,9 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -17,24 +18,36 @@ class Branch:
 
     module: str  # within the block
     state: str  # which of the block's states it is added to
-    modulation: str  # submodule of the block that gives the gates, from args["vec"]
-    part: int  # which part of its result
 
 
 @dataclass(frozen=True)
 class BlockList:
-    attribute: str  # on the diffusion model
+    """What site module needs to know of a list of blocks."""
+
+    path: str  # in the diffusion model
     key: str  # in patches_replace["dit"]
     states: tuple[str, ...]  # what a block takes and returns under these names
     branches: tuple[Branch, ...]  # in the order in which they are added
+    gates: Callable[[nn.Module, dict[str, Any]], tuple[Tensor, ...]]  # of (block, its arguments): the branches' gates
 
 
 @dataclass(frozen=True)
 class Family:
     name: str
-    matches: Callable[[nn.Module], bool]  # is this diffusion model one?
-    head: str  # the module that takes the hidden state first
-    block_lists: tuple[BlockList, ...]
+    matches: Callable[[nn.Module], bool] = lambda _: False  # is this diffusion model one?
+    heads: tuple[str, ...] = ()  # paths of the modules that first take a hidden state, as their first argument
+    blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
+    modules: tuple[BlockList, ...] = ()  # those of them that site module knows
+
+
+def of_class(*names: str) -> Callable[[nn.Module], bool]:
+    """Matches diffusion models of just these classes, by their qualified names; what derives from them may differ."""
+
+    def matches(diffusion_model: nn.Module) -> bool:
+        kind = type(diffusion_model)
+        return f"{kind.__module__}.{kind.__qualname__}" in names
+
+    return matches
 
 
 @cache
@@ -43,5 +56,7 @@ def families() -> tuple[Family, ...]:
     return tuple(module.FAMILY for module in modules)
 
 
-def find_family(diffusion_model: nn.Module | None) -> Family | None:
-    return next((family for family in families() if family.matches(diffusion_model)), None)
+def find_family(diffusion_model: nn.Module) -> Family:
+    """The model's; of one that no file describes, nothing is known but its name."""
+    found = (family for family in families() if family.matches(diffusion_model))
+    return next(found, Family(type(diffusion_model).__name__))

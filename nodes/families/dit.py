@@ -8,11 +8,12 @@ from . import BlockList, Branch, Family
 FAMILY = Family(
     name="DiT",
     matches=lambda diffusion_model: isinstance(diffusion_model, DiT),
-    head="final_layer",
-    block_lists=(
-        BlockList("blocks", "double_block", ("img",), (
-            Branch("attn", "img", "adaLN_modulation", 0),
-            Branch("mlp", "img", "adaLN_modulation", 1),
-        )),
+    heads=("final_layer",),
+    blocks=("blocks",),
+    modules=(
+        BlockList(
+            "blocks", "double_block", ("img",), (Branch("attn", "img"), Branch("mlp", "img")),
+            gates=lambda block, args: tuple(part.gate for part in block.adaLN_modulation(args["vec"])),
+        ),
     ),
 )

@@ -14,15 +14,20 @@ from ..families import Family
 Forecast: TypeAlias = Callable[[str], Tensor]
 """Feature name -> its forecast for the whole batch, (B, ...)."""
 
+Keep: TypeAlias = Callable[[str, Tensor], None]
+"""Takes a feature by its name. The tensor is the host's own, which goes on changing it in place: copy what is kept."""
+
 
 class AbstractSite(ABC):
-    @abstractmethod
-    def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
-        """Names of all features that a full step records."""
+    needs_control = False  # whether a predicted step needs what a ControlNet gives: it is added where blocks run
 
     @abstractmethod
-    def recording(self, model: nn.Module, family: Family, captured: dict[str, Tensor]) -> AbstractContextManager[None]:
-        """While open, a forward of `model` leaves copies of its features in `captured` and is otherwise untouched."""
+    def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
+        """Names of all features that a full step records; none where the family has no such site."""
+
+    @abstractmethod
+    def recording(self, model: nn.Module, family: Family, keep: Keep) -> AbstractContextManager[None]:
+        """While open, a forward of `model` hands its features to `keep` and is otherwise untouched."""
 
     @abstractmethod
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
@@ -45,13 +50,24 @@ def watching_blocks(model: nn.Module, family: Family, ran: list[str]) -> Iterato
     def noting(name: str) -> Callable[..., None]:
         return lambda *_: ran.append(name)
 
-    names = [blocks.attribute for blocks in family.block_lists if len(model.get_submodule(blocks.attribute))]
-    with hooked(*(model.get_submodule(f"{name}.0").register_forward_pre_hook(noting(name)) for name in names)):
+    with hooked(*(part.register_forward_pre_hook(noting(path)) for path, part in first_parts(model, family).items())):
         yield
 
 
-def with_replaced_blocks(options: dict[str, Any], blocks: dict[tuple[str, int], Callable[..., Any]]) -> dict[str, Any]:
-    """A copy of transformer_options in which `blocks` take the place of any other replacement."""
-    replaced = dict(options.get("patches_replace", {}))
-    replaced["dit"] = {**replaced.get("dit", {}), **blocks}
-    return {**options, "patches_replace": replaced}
+def first_parts(model: nn.Module, family: Family) -> dict[str, nn.Module]:
+    """Of each block list a module that runs whenever its first block does, and not for the gates alone.
+
+    Not the block: those of U-Nets are not called as modules.
+    """
+    branches = {blocks.path: blocks.branches[0].module for blocks in family.modules}
+    found: dict[str, nn.Module] = {}
+    for path in family.blocks:
+        blocks = model.get_submodule(path)
+        if path in branches:
+            within = [blocks.get_submodule(f"0.{branches[path]}")] if len([*blocks.children()]) else []
+        else:
+            within = list(blocks.modules())[1:]
+        leaves = (leaf for module in within for leaf in module.modules() if not [*leaf.children()])
+        if leaf := next(leaves, None):
+            found[path] = leaf
+    return found

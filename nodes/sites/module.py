@@ -5,31 +5,33 @@ A predicted step computes the gates of its own timestep afresh and adds gate · 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..families import BlockList, Branch, Family
-from .base import AbstractSite, Forecast, hooked, with_replaced_blocks
+from .base import AbstractSite, Forecast, Keep, hooked
+
+Ranges: TypeAlias = Sequence[tuple[int, int | None, int]]
+"""Tokens from, to (None: the last), and which of the gates is theirs."""
 
 
 class ModuleSite(AbstractSite):
+    needs_control = True
+
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         return tuple(_name(blocks, i, branch) for blocks, i, _, branch in _branches(model, family))
 
     @contextmanager
-    def recording(self, model: nn.Module, family: Family, captured: dict[str, Tensor]) -> Iterator[None]:
-        def keeper(name: str) -> Callable[..., None]:
-            def keep(_module: nn.Module, _args: Any, output: Tensor) -> None:
-                captured[name] = output.clone()
-
-            return keep
+    def recording(self, model: nn.Module, family: Family, keep: Keep) -> Iterator[None]:
+        def seen(name: str) -> Callable[..., None]:
+            return lambda _module, _args, output: keep(name, output)
 
         handles = [
-            block.get_submodule(branch.module).register_forward_hook(keeper(_name(blocks, i, branch)))
+            block.get_submodule(branch.module).register_forward_hook(seen(_name(blocks, i, branch)))
             for blocks, i, block, branch in _branches(model, family)
         ]
         with hooked(*handles):
@@ -38,35 +40,44 @@ class ModuleSite(AbstractSite):
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
                      forecast: Forecast) -> Iterator[dict[str, Any]]:
-        replacements = {
+        replaced = dict(options.get("patches_replace", {}))
+        replaced["dit"] = replaced.get("dit", {}) | {
             (blocks.key, i): _replacement(blocks, i, block, forecast)
-            for blocks in family.block_lists for i, block in enumerate(model.get_submodule(blocks.attribute))
+            for blocks in family.modules for i, block in enumerate(model.get_submodule(blocks.path))
         }
-        yield with_replaced_blocks(options, replacements)
+        yield {**options, "patches_replace": replaced}
 
 
 def _branches(model: nn.Module, family: Family) -> Iterator[tuple[BlockList, int, nn.Module, Branch]]:
-    for blocks in family.block_lists:
-        for i, block in enumerate(model.get_submodule(blocks.attribute)):
+    for blocks in family.modules:
+        for i, block in enumerate(model.get_submodule(blocks.path)):
             for branch in blocks.branches:
                 yield blocks, i, block, branch
 
 
 def _name(blocks: BlockList, index: int, branch: Branch) -> str:
-    return f"{blocks.attribute}.{index}.{branch.module}"
+    return f"{blocks.path}.{index}.{branch.module}"
 
 
 def _replacement(blocks: BlockList, index: int, block: nn.Module,
                  forecast: Forecast) -> Callable[..., dict[str, Tensor]]:
     def replacement(args: dict[str, Any], _extra: dict[str, Any]) -> dict[str, Tensor]:
-        names = {branch.modulation for branch in blocks.branches}
-        modulations = {name: block.get_submodule(name)(args["vec"]) for name in names}
         states: dict[str, Tensor] = {name: args[name] for name in blocks.states}
-        for branch in blocks.branches:
-            gate = modulations[branch.modulation][branch.part].gate  # (B, 1, D)
-            states[branch.state] = states[branch.state] + gate * forecast(_name(blocks, index, branch))
-        if args["vec"].dtype == torch.float16:  # hosts keep float16 states finite, block by block
+        for branch, gate in zip(blocks.branches, blocks.gates(block, args), strict=True):
+            addend = forecast(_name(blocks, index, branch))
+            ranges = args.get(f"modulation_dims_{branch.state}", args.get("modulation_dims"))
+            states[branch.state] = states[branch.state] + _gated(addend, gate, ranges)
+        if addend.dtype == torch.float16:  # hosts keep float16 states finite, block by block
             states = {name: torch.nan_to_num(state) for name, state in states.items()}
         return states
 
     return replacement
+
+
+def _gated(addend: Tensor, gate: Tensor, ranges: Ranges | None) -> Tensor:
+    """addend (B, tokens, D) times gate (B, gates, D): one gate for all tokens, or one for each of the ranges."""
+    if ranges is None:
+        return gate * addend
+    for start, end, which in ranges:
+        addend[:, start:end] *= gate[:, which : which + 1]
+    return addend

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..families import Family
-from .base import AbstractSite, Forecast, hooked
+from .base import AbstractSite, Forecast, Keep, hooked
 
 
 class OutputSite(AbstractSite):
@@ -17,11 +18,11 @@ class OutputSite(AbstractSite):
         return ("output",)
 
     @contextmanager
-    def recording(self, model: nn.Module, family: Family, captured: dict[str, Tensor]) -> Iterator[None]:
-        def keep(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            captured["output"] = output.clone()
+    def recording(self, model: nn.Module, family: Family, keep: Keep) -> Iterator[None]:
+        def seen(_module: nn.Module, _args: Any, output: Any) -> None:
+            keep("output", output if isinstance(output, Tensor) else _packed(output))
 
-        with hooked(model.register_forward_hook(keep)):
+        with hooked(model.register_forward_hook(seen)):
             yield
 
     @contextmanager
@@ -36,3 +37,8 @@ class OutputSite(AbstractSite):
                 del model.forward
             else:
                 model.forward = before
+
+
+def _packed(parts: list[Tensor]) -> Tensor:
+    """Several latents (video and sound) in one, (B, 1, numbers), as the host itself goes on with them."""
+    return torch.cat([part.reshape(part.shape[0], 1, -1) for part in parts], dim=-1)

@@ -114,6 +114,7 @@ def test_memory_is_what_the_order_promises(predictor, buffers):
     state = run(predictor, random_features(range(8)))
     assert len(state.buffers) == buffers
     assert state.nbytes == buffers * 4 * int(np.prod(SHAPE))
+    assert len(state.buffers) == predictor.buffer_count
 
 
 def test_samples_of_one_batch_adapt_their_beta_independently(device):

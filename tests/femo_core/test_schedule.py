@@ -19,6 +19,12 @@ def test_the_steps_themselves():
     assert Schedule(3, 1, 2).full_steps(8) == (0, 3, 6, 7)
 
 
+def test_no_more_predicted_steps_in_a_row_than_allowed():
+    assert Schedule(6, 3, max_consecutive=3).full_steps(20) == (0, 1, 2, 6, 8, 12, 14, 18)
+    assert Schedule(6, 3, max_consecutive=1).full_steps(9) == (0, 1, 2, 4, 6, 8)
+    assert Schedule(6, 3, max_consecutive=5).full_steps(50) == Schedule(6, 3).full_steps(50)
+
+
 def test_interval_one_is_full():
     assert Schedule(1).full_steps(7) == tuple(range(7))
 
@@ -43,6 +49,7 @@ def test_first_recorded_step_makes_the_first_derivative_appear_at_the_end_of_the
     ({"interval": True}, "interval must be a whole number"),
     ({"warmup_steps": 0}, "warmup_steps must be 1 or more; got 0"),
     ({"cooldown_steps": -1}, "cooldown_steps must be 0 or more; got -1"),
+    ({"max_consecutive": -1}, "max_consecutive must be 0 or more; got -1"),
 ])
 def test_bad_input_names_parameter_value_and_range(arguments, words):
     with pytest.raises(ValueError, match=words):

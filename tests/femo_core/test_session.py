@@ -46,6 +46,57 @@ def test_the_network_runs_on_the_schedules_steps_and_lines_are_forecast_exactly(
     assert "10 full and 40 predicted of 50 steps" in report.summary()
 
 
+def test_a_coordinate_of_its_own_is_what_the_predictor_goes_by():
+    """A line over the coordinate, bent over the steps, is forecast exactly."""
+    session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 13)
+    for step in range(13):
+        feature = torch.full((1, 2), 3.0 - step**2)
+        session.begin_step(step, coordinate=float(step**2))
+        if session.begin_call(["a"], ["x"]):
+            torch.testing.assert_close(session.forecast("a", "x"), feature)
+            session.count_run(saved=True)
+        else:
+            session.record("a", {"x": feature})
+            session.count_run(saved=False)
+    assert session.report(0.0).full_steps == Schedule(4, 2).full_steps(13)
+
+
+@pytest.mark.parametrize("predictor", [TaylorSeer(2), FeMo(2, gamma=0.05)])
+def test_buffers_may_lie_elsewhere_between_the_steps(predictor, device):
+    def last_forecast(storage):
+        cache = FeatureCache(predictor, storage)
+        for step in (1, 2, 5, 8):
+            cache.record("a", "x", torch.full((2, 3), math.exp(-step), device=device), step)
+        kinds = {buffer.device.type for state in cache._states.values() for buffer in state.buffers}
+        return cache.forecast("a", "x", 10), kinds
+
+    there, kinds = last_forecast(torch.device("cpu"))
+    here, _ = last_forecast(None)
+    assert kinds == {"cpu"}
+    assert torch.equal(there, here)
+    assert there.device == here.device
+
+
+def test_dropped_features_leave_the_streams_their_age():
+    session = ForecastSession(Schedule(4, 3), TaylorSeer(1), 20)
+    for step in range(20):
+        session.begin_step(step)
+        if step == 1:
+            session.forget_features()
+        if session.begin_call(["a"], ["x"]):
+            session.count_run(saved=True)
+        else:
+            session.record("a", {"x": torch.ones(1, 2)})
+            session.count_run(saved=False)
+    assert session.report(0.0).full_steps == Schedule(4, 3).full_steps(20)
+
+
+def test_an_empty_feature_is_a_feature():
+    session = ForecastSession(Schedule(4, 2), FeMo(1, gamma=0.01), 12)
+    drive(session, range(12), feature=lambda _: torch.zeros(1, 0, 4))
+    assert session.report(0.0).warnings == ()
+
+
 def test_the_report_is_json():
     session = ForecastSession(Schedule(4, 2), FeMo(1, gamma=0.01), 12)
     drive(session, range(12), streams=("a", "b"))

@@ -84,7 +84,7 @@ def conditioning(seed: int, tokens: int = 4, variant: str = "dev", size: tuple[i
 def sample(model: Any, *, steps: int = 12, sampler: str = "euler", cfg: float = 1.0, size: tuple[int, int] = (16, 16),
            batch: int = 1, variant: str = "dev", positive: Any = None, negative: Any = None, seed: int = 1,
            denoise: float = 1.0, sigmas: torch.Tensor | None = None, channels: int = 16,
-           **ksampler: Any) -> torch.Tensor:
+           scheduler: str = "simple", **ksampler: Any) -> torch.Tensor:
     noise = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(seed))
     latent = torch.zeros_like(noise)
     positive = positive or conditioning(1, variant=variant, size=size)
@@ -95,7 +95,7 @@ def sample(model: Any, *, steps: int = 12, sampler: str = "euler", cfg: float = 
                 model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent,
                 disable_pbar=True, seed=seed)
         return comfy.sample.sample(
-            model, noise, steps, cfg, sampler, "simple", positive, negative, latent, denoise=denoise,
+            model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, denoise=denoise,
             disable_pbar=True, seed=seed, **ksampler)
 
 
@@ -103,6 +103,11 @@ def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: in
                 site: str = "hidden") -> Any:
     return attach_module.attach(model, attach_module.CacheConfig(
         predictor or femo_core.TaylorSeer(1), femo_core.Schedule(interval, warmup, cooldown), site))
+
+
+def copies(into: dict[str, torch.Tensor]) -> Any:
+    """Takes what a site records."""
+    return lambda name, feature: into.update({name: feature.clone()})
 
 
 class RunCounter:

@@ -16,10 +16,10 @@ from comfy_host import (
     build_flux,
     comfy,
     conditioning,
+    copies,
     families,
     femo_core,
     leftovers,
-    patcher,
     sample,
     sites,
 )
@@ -90,7 +90,7 @@ def test_replaying_recorded_features_is_bit_equal(variant, site, dtype):
     captured = {}
     with torch.inference_mode():
         plain = network(x.clone(), torch.full((2,), 0.5), transformer_options={}, **inputs)
-        with place.recording(network, family, captured):
+        with place.recording(network, family, copies(captured)):
             recorded = network(x.clone(), torch.full((2,), 0.5), transformer_options={}, **inputs)
         assert set(captured) == set(place.features(network, family))
         with place.substituting(network, family, {}, captured.__getitem__) as options:
@@ -167,10 +167,13 @@ def test_sigmas_given_by_hand(flux, sigmas, sampler, reports):
 class AddsControl(comfy.controlnet.ControlBase):
     """A ControlNet that adds a constant, as a real one does, at the block inputs that the host gives it."""
 
+    runs = 0
+
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options=None):
         if self.timestep_range is not None and (
                 t[0] > self.timestep_range[0] or t[0] < self.timestep_range[1]):
             return None
+        AddsControl.runs += 1
         shift = torch.linspace(-1, 1, 256).expand(x_noisy.shape[0], 64, 256)
         return {"input": [shift, shift], "output": [shift]}
 
@@ -201,6 +204,24 @@ def test_a_controlnet_that_ends_in_mid_run_makes_full_steps(flux, site, reports)
     switch = [step for step in reports[1].full_steps if step not in reports[0].full_steps]
     assert switch
     assert leftovers(flux) == []
+
+
+@pytest.mark.parametrize(("site", "expected"), [("hidden", 6), ("output", 6), ("module", 12)])
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_a_controlnet_runs_where_its_features_are_used(flux, site, expected, cfg, reports, monkeypatch):
+    def run():
+        AddsControl.runs = 0
+        positive = with_control(0.0, 1.0)
+        negative = conditioning(2)
+        negative[0][1]["control"] = positive[0][1]["control"]  # shared, so that both prompts go in one call
+        return sample(accelerated(flux, site=site), positive=positive, negative=negative, cfg=cfg), AddsControl.runs
+
+    deferred, runs = run()
+    assert (runs, reports[0].network_runs) == (expected, 6)
+    monkeypatch.setattr(attach_module, "with_deferred_controls", lambda conds: conds)
+    always, all_runs = run()
+    assert all_runs == 12
+    assert torch.equal(deferred, always)
 
 
 def area(seed, **box):
@@ -375,13 +396,37 @@ def test_the_session_is_gone_after_the_run(flux, monkeypatch):
     assert sessions[0].cache.nbytes == 0
 
 
-def test_one_log_line_says_what_was_done(flux, caplog):
+def test_the_log_says_what_the_cache_takes_and_what_was_done(flux, caplog):
     caplog.set_level(logging.INFO, "femo")
     sample(accelerated(flux))
     lines = [record.message for record in caplog.records if record.name == "femo"]
-    assert len(lines) == 1
-    assert lines[0].startswith(
+    assert lines[0] == "FeMo Cache: the cache takes 0.1 MB at site hidden"  # 2 buffers of 64 tokens · 256 · 4 bytes
+    assert lines[1].startswith(
         "FeMo Cache: 6 full and 6 predicted of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(("free", "site"), [(1e12, "module"), (1.2e6, "hidden"), (0, "output")])
+def test_where_the_cache_does_not_fit_there_is_a_smaller_one(flux, free, site, caplog, reports, monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "get_free_memory",
+                        lambda _=None, torch_free_too=False: (free, free) if torch_free_too else free)
+    monkeypatch.setattr(type(flux.model), "memory_required", lambda *_args, **_kwargs: 0)
+    result = sample(accelerated(flux, site="module"))
+    assert reports[0].settings["site"] == site
+    assert reports[0].full_steps == femo_core.Schedule(3, 3).full_steps(12)
+    assert torch.equal(result, sample(accelerated(flux, site=site)))
+    said = [record.message for record in caplog.records if "more than is free" in record.message]
+    assert len(said) == (site != "module")
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_a_cache_in_main_memory_gives_the_same(flux, site, kind):
+    def run(device):
+        return sample(attach_module.attach(flux, attach_module.CacheConfig(
+            PREDICTORS[kind], femo_core.Schedule(3, 3), site, cache_device=device)), cfg=2.0)
+
+    assert torch.equal(run("cpu"), run("gpu"))
 
 
 @pytest.mark.parametrize(("arguments", "steps", "why"), [
@@ -423,19 +468,25 @@ def test_another_cache_on_the_model_is_left_alone(flux, other, ours_first, caplo
     assert reports[0].reason in warnings[0]
 
 
-def test_a_model_of_an_unknown_kind_samples_unaccelerated(caplog, reports):
-    config = comfy.supported_models.AuraFlow({
-        "in_channels": 4, "out_channels": 4, "dim": 64, "n_layers": 2, "n_double_layers": 1, "n_heads": 2,
-        "global_conddim": 64, "cond_seq_dim": 64, "max_seq": 256,
-    })
-    aura = patcher(config)
-    plain = sample(aura, channels=4)
-    assert torch.equal(sample(accelerated(aura), channels=4), plain)
-    assert [record.levelname for record in caplog.records if "not known yet" in record.message] == ["WARNING"]
-    assert "not known yet" in reports[0].reason
+class UnknownKind(comfy.ldm.flux.model.Flux):
+    """A class that no family file names, as another pack might bring it."""
 
 
-def test_the_core_torch_compile_node_is_said_and_left_alone(flux, caplog, reports):
+@pytest.mark.parametrize("site", SITES)
+def test_a_model_of_an_unknown_kind_is_forecast_at_its_output(site, caplog, reports):
+    flux = build_flux()
+    flux.model.diffusion_model.__class__ = UnknownKind
+    sample(accelerated(flux, site=site))
+    assert reports[0].settings["site"] == "output"
+    assert (reports[0].network_runs, reports[0].network_runs_saved) == (6, 6)
+    said = [record.message for record in caplog.records if record.name == "femo" and record.levelname == "WARNING"]
+    assert len(said) == (site != "output")
+    assert all(f"at site output instead of {site}: UnknownKind is not known well enough" in text for text in said)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("ours_first", [False, True])
+def test_a_compiled_model_is_forecast_at_its_output(flux, site, ours_first, caplog, reports):
     torch_helpers = pytest.importorskip("comfy_api.torch_helpers")
 
     def compiled(model):
@@ -443,13 +494,17 @@ def test_the_core_torch_compile_node_is_said_and_left_alone(flux, caplog, report
         torch_helpers.set_torch_compile_wrapper(model=model, backend="eager")
         return model
 
-    assert torch.equal(sample(compiled(accelerated(flux)), steps=5), sample(compiled(flux), steps=5))
-    assert reports[0].network_runs_saved == 0
-    assert len([record for record in caplog.records if "torch.compile" in record.message]) == 1
+    both = compiled(accelerated(flux, site=site)) if ours_first else accelerated(compiled(flux), site=site)
+    torch.testing.assert_close(sample(both), sample(accelerated(flux, site="output")), rtol=1e-3, atol=1e-3)
+    for report in reports:
+        assert report.settings["site"] == "output"
+        assert (report.network_runs, report.network_runs_saved) == (6, 6)
+    assert len([r for r in caplog.records if "compiled with torch.compile" in r.message]) == (site != "output")
+    assert leftovers(flux) == []
 
 
 def test_blocks_that_another_pack_keeps_running_are_said(flux, caplog, reports, monkeypatch):
-    """A replaced forward that ignores block replacements: the picture is right, but nothing is saved."""
+    """A replaced forward that ignores block replacements: the picture is the full run's, but nothing is saved."""
     network = flux.model.diffusion_model
     original = network.forward_orig
 
@@ -458,9 +513,9 @@ def test_blocks_that_another_pack_keeps_running_are_said(flux, caplog, reports, 
         call.arguments["transformer_options"] = {**call.arguments["transformer_options"], "patches_replace": {}}
         return original(*call.args, **call.kwargs)
 
-    plain = sample(accelerated(flux))
+    sample(accelerated(flux, site="module"))
     monkeypatch.setattr(network, "forward_orig", deaf, raising=False)
-    torch.testing.assert_close(sample(accelerated(flux)), plain)
+    torch.testing.assert_close(sample(accelerated(flux, site="module")), sample(flux))
     assert (reports[0].network_runs_saved, reports[1].network_runs_saved) == (6, 0)
     assert len([record for record in caplog.records if "blocks ran on a forecast step" in record.message]) == 1
 

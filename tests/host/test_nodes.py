@@ -27,6 +27,8 @@ ORDER = {
                   "cooldown_steps", "site"],
     "TaylorSeerCache": ["model", "enabled", "interval", "max_order", "warmup_steps", "cooldown_steps", "site"],
 }
+OPTIONAL = {"FeMoCache": ["momentum_start", "max_consecutive", "coordinate", "cache_device"],
+            "TaylorSeerCache": ["max_consecutive", "coordinate", "cache_device"]}
 NODES = {"FeMoCache": femo_node.FeMoCache, "TaylorSeerCache": taylorseer_node.TaylorSeerCache}
 
 
@@ -49,6 +51,7 @@ def test_inputs_ranges_and_defaults(node_id):
     kind, options = inputs["site"]
     assert (options.get("options") or kind) == ["hidden", "module", "output"]
     assert options["default"] == "hidden"
+    assert list(NODES[node_id].INPUT_TYPES()["optional"]) == OPTIONAL[node_id]
 
 
 @pytest.mark.parametrize(("node_id", "name", "symbol"), [

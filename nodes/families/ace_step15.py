@@ -1,0 +1,12 @@
+"""ACE-Step 1.5."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="ACE-Step 1.5",
+    matches=of_class("comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel"),
+    heads=("decoder.norm_out",),
+    blocks=("decoder.layers",),
+)

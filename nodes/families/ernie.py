@@ -1,0 +1,12 @@
+"""ERNIE-Image."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="ERNIE-Image",
+    matches=of_class("comfy.ldm.ernie.model.ErnieImageModel"),
+    heads=("final_norm",),
+    blocks=("layers",),
+)

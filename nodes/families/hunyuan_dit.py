@@ -1,0 +1,12 @@
+"""HunyuanDiT."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="HunyuanDiT",
+    matches=of_class("comfy.ldm.hydit.models.HunYuanDiT"),
+    heads=("final_layer",),
+    blocks=("blocks",),
+)

@@ -1,0 +1,14 @@
+"""HunyuanVideo and its kin: text and image to video, 1.5, HunyuanImage and its refiner."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+from .flux import OWN_MODULATION, PATHS
+
+FAMILY = Family(
+    name="HunyuanVideo",
+    matches=of_class("comfy.ldm.hunyuan_video.model.HunyuanVideo"),
+    heads=("final_layer",),
+    blocks=PATHS,
+    modules=OWN_MODULATION,
+)

@@ -1,0 +1,12 @@
+"""Lens."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="Lens",
+    matches=of_class("comfy.ldm.lens.model.LensTransformer2DModel"),
+    heads=("norm_out",),
+    blocks=("transformer_blocks",),
+)

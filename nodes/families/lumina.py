@@ -1,0 +1,12 @@
+"""Lumina2 and Z-Image."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="Lumina2",
+    matches=of_class("comfy.ldm.lumina.model.NextDiT"),
+    heads=("final_layer",),
+    blocks=("context_refiner", "noise_refiner", "layers"),
+)

@@ -1,0 +1,12 @@
+"""PixelDiT: its hidden rows are patches, (B · patches, pixels, D)."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="PixelDiT",
+    matches=of_class("comfy.ldm.pixeldit.model.PixDiT_T2I"),
+    heads=("final_layer",),
+    blocks=("patch_blocks", "pixel_blocks"),
+)

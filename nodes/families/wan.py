@@ -1,0 +1,20 @@
+"""Wan 2.1 and 2.2 and what is built on them."""
+
+from __future__ import annotations
+
+from . import Family, of_class
+
+FAMILY = Family(
+    name="Wan",
+    matches=of_class(
+        "comfy.ldm.wan.model.WanModel",
+        "comfy.ldm.wan.model.VaceWanModel",
+        "comfy.ldm.wan.model.CameraWanModel",
+        "comfy.ldm.wan.model.HumoWanModel",
+        "comfy.ldm.wan.model.WanModel_S2V",
+        "comfy.ldm.wan.model.SCAILWanModel",
+        "comfy.ldm.wan.model_animate.AnimateWanModel",
+    ),
+    heads=("head",),
+    blocks=("blocks",),
+)

@@ -1,0 +1,79 @@
+"""docs/compatibility.md: which family works at which site of which ComfyUI, from what test_families.py saw.
+
+`python tests/host/compatibility.py`, after the tests have run against every ComfyUI.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from hosts import ROOT, this_host, version
+
+SEEN = ROOT / "out" / "compatibility"
+PAGE = ROOT / "docs" / "compatibility.md"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Distances to the full run, as parts of its norm."""
+
+    model: str
+    site: str
+    forecast: float
+    reuse: float
+    fewer: float
+
+
+def keep(seen: Seen) -> None:
+    host = this_host()
+    assert host is not None
+    SEEN.mkdir(parents=True, exist_ok=True)
+    path = SEEN / f"{version(host)}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | {f"{seen.model} · {seen.site}": asdict(seen)}, indent=1))
+
+
+def main() -> None:
+    by_version = {path.stem: json.loads(path.read_text()) for path in SEEN.glob("*.json")}
+    versions = sorted(by_version, key=lambda text: tuple(map(int, text.split("."))), reverse=True)
+    models = list(dict.fromkeys(row["model"] for name in versions for row in by_version[name].values()))
+    head = ["model", *(f"{name}" for name in versions)]
+    sites = [[model, *(_sites(by_version[name], model) for name in versions)] for model in models]
+    newest = versions[0]
+    figures = [[row["model"], row["site"], *(f"{row[name]:.4f}" for name in ("forecast", "reuse", "fewer"))]
+               for row in by_version[newest].values()]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(TEXT.format(
+        sites=_table(head, sites), newest=newest,
+        figures=_table(["model", "site", "forecast", "reuse", "fewer steps"], figures)), encoding="utf-8")
+
+
+def _sites(rows: dict[str, dict[str, str]], model: str) -> str:
+    found = [row["site"] for row in rows.values() if row["model"] == model]
+    return ", ".join(found) or "–"
+
+
+def _table(head: list[str], body: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+TEXT = """# What works with what
+
+Made by `python tests/host/compatibility.py` from what `make test` saw: each model is built small, with random weights,
+of ComfyUI's own classes, and sampled on the CPU. At the sites named interval 1 is bit-equal, the network runs on the
+schedule's steps only, and what comes out is finite. A model that is not here works at site output; asked for another
+site, it falls back to that and says so in the log. –: this ComfyUI does not have it.
+
+{sites}
+
+## Distances on random weights
+
+On ComfyUI {newest}: of 12 Euler steps at N = 3 (TaylorSeer O=1, warm-up 3) to the full run, as parts of its norm,
+beside reuse (O=0) and as many plain steps as network runs. Random weights need not be smooth: figures, not promises.
+
+{figures}
+"""
+
+if __name__ == "__main__":
+    main()

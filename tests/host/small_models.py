@@ -1,0 +1,105 @@
+"""ComfyUI's own models, small and with random weights: how to build one and what to condition it on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from comfy_host import comfy, patcher
+
+Extra = Callable[[torch.Generator], dict[str, Any]]
+
+
+def drawn(lists: tuple[str, ...] = (), **shapes: tuple[int, ...]) -> Extra:
+    """Conditioning of one random tensor per name; the names in `lists` hold a list of one tensor."""
+    def extra(generator: torch.Generator) -> dict[str, Any]:
+        tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        return {name: [tensor] if name in lists else tensor for name, tensor in tensors.items()}
+    return extra
+
+
+def fixed(**values: Any) -> Extra:
+    """Conditioning that is no random tensor."""
+    return lambda _: dict(values)
+
+
+def all_of(*parts: Extra) -> Extra:
+    def extra(generator: torch.Generator) -> dict[str, Any]:
+        return {name: value for part in parts for name, value in part(generator).items()}
+    return extra
+
+
+NOTHING_ELSE = fixed()
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    name: str
+    config: str  # a class in comfy.supported_models; older versions lack some
+    unet: dict[str, Any]
+    latent: tuple[int, ...]  # of one sample, as KSampler hands it on
+    text: tuple[int, int]  # tokens, width
+    extra: Extra = NOTHING_ELSE  # the rest of the conditioning
+    weights: dict[str, tuple[int, ...]] = field(default_factory=dict)  # read from the checkpoint when built
+    beside: tuple[int, ...] | None = None  # a second latent, sampled together with the first
+    guided: bool | None = None  # whether every ComfyUI here can do it only with guidance, or only one row at a time
+
+
+def available(small: SmallModel) -> bool:
+    return hasattr(comfy.supported_models, small.config)
+
+
+def build(small: SmallModel) -> Any:
+    """A ModelPatcher around it. Settings that an older ComfyUI does not know are left out."""
+    unet = dict(small.unet)
+    while True:
+        config = getattr(comfy.supported_models, small.config)(unet)
+        config.unet_config.update(unet)  # some classes insist on the sizes of the released model
+        if small.weights:
+            get_model = config.get_model
+            weights = {name: torch.zeros(shape) for name, shape in small.weights.items()}
+            config.get_model = lambda *_, get_model=get_model, weights=weights: get_model(weights, "")
+        try:
+            return with_frequencies(patcher(config))
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in unet:
+                raise
+            del unet[unknown[1]]
+
+
+def conditioning(small: SmallModel, seed: int) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return [[torch.randn(1, *small.text, generator=generator), small.extra(generator)]]
+
+
+def with_frequencies(model: Any) -> Any:
+    """Stable Audio reads its rotary frequencies from the checkpoint, and has anything at all in their place before."""
+    for name, buffer in model.model.named_buffers():
+        if name.endswith("rotary_pos_emb.inv_freq"):
+            buffer.copy_(10000 ** -torch.linspace(0, 1, len(buffer)))
+    return model
+
+
+def noise(small: SmallModel, batch: int = 1, seed: int = 1) -> Any:
+    """What comfy.sample.sample takes as noise: nested where there is a second latent."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randn(batch, *small.latent, generator=generator)
+    if small.beside is None:
+        return first
+    return comfy.nested_tensor.NestedTensor([first, torch.randn(batch, *small.beside, generator=generator)])
+
+
+def possible(small: SmallModel, cfg: float, batch: int) -> tuple[float, int]:
+    """As near to this guidance and batch as every ComfyUI here can do."""
+    if small.guided is None:
+        return cfg, batch
+    return (max(cfg, 2.0), batch) if small.guided else (1.0, 1)
+
+
+def packed(result: Any) -> torch.Tensor:
+    """A sampled latent, or several in one tensor."""
+    return comfy.utils.pack_latents(result.unbind())[0] if result.is_nested else result

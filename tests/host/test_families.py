@@ -1,0 +1,150 @@
+"""Every family that ComfyUI can sample, small and with random weights, at every site that it has.
+
+What the tests saw is kept in out/compatibility, of which compatibility.py makes docs/compatibility.md.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from comfy_host import (
+    PACK,
+    accelerated,
+    attach_module,
+    comfy,
+    copies,
+    families,
+    femo_core,
+    leftovers,
+    sites,
+)
+from compatibility import Seen, keep
+from small_images import IMAGES
+from small_models import available, build, conditioning, noise, packed, possible
+from small_videos import VIDEOS
+
+base = sys.modules[f"{PACK}.nodes.sites.base"]
+SITES = ("output", "hidden", "module")
+MODELS = [small for small in (*IMAGES, *VIDEOS) if available(small)]
+STEPS, INTERVAL = 12, 3
+FULL = femo_core.Schedule(INTERVAL, 3).full_steps(STEPS)
+
+
+def sample(small, model, steps=STEPS, cfg=1.0, batch=1):
+    cfg, batch = possible(small, cfg, batch)
+    start = noise(small, batch)
+    with torch.inference_mode():
+        return packed(comfy.sample.sample(
+            model, start, steps, cfg, "euler", "simple", conditioning(small, 1), conditioning(small, 2), start * 0.0,
+            disable_pbar=True, seed=1))
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda small: small.name.replace(" ", "-"))
+def small(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(small):
+    return build(small)
+
+
+@pytest.fixture(scope="module")
+def full(small, model):
+    result = sample(small, model)
+    assert torch.isfinite(result).all()
+    return result
+
+
+def sites_of(model):
+    network = model.model.diffusion_model
+    return [site for site in SITES if sites.SITES[site].features(network, families.find_family(network))]
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    seen = []
+    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
+    return seen
+
+
+def test_interval_one_is_bit_equal(small, model):
+    plain = sample(small, model, steps=4, cfg=3.0)
+    for site in sites_of(model):
+        assert torch.equal(sample(small, accelerated(model, interval=1, site=site), steps=4, cfg=3.0), plain), site
+
+
+def test_the_network_runs_on_the_schedules_steps_only(small, model, full, reports):
+    fewer = sample(small, model, steps=len(FULL))
+    for site in sites_of(model):
+        with Runs(model) as runs:
+            result = sample(small, accelerated(model, femo_core.TaylorSeer(1), INTERVAL, site=site))
+        report = reports[-1]
+        assert runs.count == len(FULL), site
+        assert (report.full_steps, report.settings["site"], report.warnings) == (FULL, site, ())
+        assert torch.isfinite(result).all(), site
+        assert leftovers(model) == []
+        reuse = sample(small, accelerated(model, femo_core.TaylorSeer(0), INTERVAL, site=site))
+        keep(Seen(small.name, site, distance(result, full), distance(reuse, full), distance(fewer, full)))
+
+
+def test_guidance_and_batches(small, model, reports):
+    for site in sites_of(model):
+        result = sample(small, accelerated(model, femo_core.FeMo(1, gamma=0.01), INTERVAL, site=site), cfg=3.0, batch=2)
+        assert torch.isfinite(result).all(), site
+        assert reports[-1].full_steps == FULL, site
+
+
+def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch):
+    """With the true features in the forecast's place, a predicted step is the full step."""
+    network, seen = model.model.diffusion_model, []
+    family, original = families.find_family(network), type(model.model)._apply_model
+
+    def replayed(self, *args, **kwargs):
+        options = kwargs.pop("transformer_options") if "transformer_options" in kwargs else args[5]
+        for site in map(sites.SITES.get, sites_of(model)):
+            captured = {}
+            with site.recording(network, family, copies(captured)):
+                recorded = original(self, *args[:5], dict(options), *args[6:], **kwargs)
+            with site.substituting(network, family, dict(options), captured.__getitem__) as substituted:
+                seen.append((recorded, original(self, *args[:5], substituted, *args[6:], **kwargs)))
+        return recorded
+
+    monkeypatch.setattr(type(model.model), "_apply_model", replayed)
+    sample(small, model, steps=2)
+    assert len(seen) >= 2 * len(sites_of(model))
+    for recorded, again in seen:
+        torch.testing.assert_close(again, recorded, rtol=1e-4, atol=1e-4)
+
+
+class Runs:
+    """Counts how often the network's first block runs or, where none is known, the network."""
+
+    def __init__(self, model):
+        network = model.model.diffusion_model
+        family = families.find_family(network)
+        self.kind, self.count = type(network), 0
+        self.leaf = next(iter(base.first_parts(network, family).values()), None)
+        self.forward = self.kind.forward
+
+    def __enter__(self):
+        if self.leaf:
+            self.handle = self.leaf.register_forward_hook(self.add)
+        else:
+            self.kind.forward = lambda *args, **kwargs: (self.add(), self.forward(*args, **kwargs))[1]
+        return self
+
+    def add(self, *_):
+        self.count += 1
+
+    def __exit__(self, *_):
+        if self.leaf:
+            self.handle.remove()
+        else:
+            self.kind.forward = self.forward
+
+
+def distance(a, b):
+    return ((a - b).norm() / b.norm()).item()

@@ -1,0 +1,111 @@
+"""Random workflows: never an exception of ours, a NaN, a difference at interval 1, anything left behind.
+
+`make soak` draws hundreds of them; FEMO_SOAK_FROM=n starts at the n-th, to see one again.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import sys
+
+import pytest
+import torch
+from comfy_host import PACK, accelerated, attach_module, comfy, families, femo_core, leftovers
+from small_images import IMAGES
+from small_models import available, build, conditioning, noise, packed, possible
+from small_videos import VIDEOS
+
+base = sys.modules[f"{PACK}.nodes.sites.base"]
+MODELS = {small.name: small for small in (*IMAGES, *VIDEOS) if available(small)}
+COUNT, FIRST = int(os.environ.get("FEMO_SOAK", "6")), int(os.environ.get("FEMO_SOAK_FROM", "0"))
+Interrupted = comfy.model_management.InterruptProcessingException
+
+
+class Workflow:
+    """A random one, always the same for a seed."""
+
+    def __init__(self, seed: int):
+        draw = random.Random(seed)
+        self.small = MODELS[draw.choice(sorted(MODELS))]
+        self.sampler = draw.choice(comfy.samplers.KSampler.SAMPLERS)
+        self.scheduler = draw.choice(comfy.samplers.KSampler.SCHEDULERS)
+        self.steps, self.denoise = draw.randint(1, 14), draw.choice((1.0, 1.0, 0.6, 0.3))
+        self.cfg, self.batch, self.seed = draw.choice((1.0, 3.0)), draw.choice((1, 1, 2)), seed
+        self.cfg, self.batch = possible(self.small, self.cfg, self.batch)
+        order, beta = draw.randint(0, 3), draw.uniform(-0.5, 0.9)
+        self.predictor = draw.choice((
+            femo_core.TaylorSeer(order),
+            femo_core.FeMo(order, beta=beta, momentum_start=draw.choice(("zero", "feature"))),
+            femo_core.FeMo(order, beta=beta, gamma=0.05, beta_min=beta - 0.04, beta_max=beta + 0.04)))
+        self.schedule = femo_core.Schedule(
+            draw.randint(2, 8), draw.randint(1, 4), draw.randint(0, 2), draw.choice((0, 0, 1, 3)))
+        self.site, self.coordinate = draw.choice(("hidden", "module", "output")), draw.choice(("steps", "sigmas"))
+        self.interrupt_at = draw.choice((None, None, draw.randint(1, 12)))
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in vars(self).items())
+
+    def accelerated(self, model):
+        return attach_module.attach(model, attach_module.CacheConfig(
+            self.predictor, self.schedule, self.site, self.coordinate))
+
+    def sample(self, model):
+        start = noise(self.small, self.batch, self.seed)
+        with torch.inference_mode():
+            return packed(comfy.sample.sample(
+                model, start, self.steps, self.cfg, self.sampler, self.scheduler, conditioning(self.small, 1),
+                conditioning(self.small, 2), start * 0.0, denoise=self.denoise, disable_pbar=True, seed=self.seed))
+
+
+class Interrupts:
+    """The `at`-th run of the network, in its first block."""
+
+    def __init__(self, model, at):
+        network = model.model.diffusion_model
+        parts = base.first_parts(network, families.find_family(network))
+        self.module = next(iter(parts.values()), network)
+        self.left = at
+
+    def __enter__(self):
+        self.handle = self.module.register_forward_hook(self.count)
+
+    def count(self, *_):
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+
+def tensor_bytes():
+    gc.collect()
+    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
+def test_a_random_workflow(seed):
+    work = Workflow(seed)
+    print(work)
+    model = build(work.small)
+    plain = work.sample(model)
+    assert torch.equal(work.sample(accelerated(model, interval=1, site=work.site)), plain)
+    ours = work.accelerated(model)
+    before = tensor_bytes()
+    if work.interrupt_at:
+        try:
+            with Interrupts(model, work.interrupt_at):
+                work.sample(ours)
+        except Interrupted:
+            pass
+        assert leftovers(model) == []
+        assert tensor_bytes() == before
+    result = work.sample(ours)
+    assert leftovers(model) == []
+    if torch.isfinite(plain).all():
+        assert torch.isfinite(result).all()
+    assert torch.equal(work.sample(ours), result)
+    del result
+    assert tensor_bytes() == before
