@@ -25,11 +25,11 @@ class ForecastSession:
     either it puts `forecast`s in the network's place, or it runs the network and, for streams that `wants_features`,
     gives them to `record`. It says which it did with `count_run`.
 
-    Steps are integers or fractions (samplers that evaluate the model between two steps). The schedule
-    goes by the whole step below. Within one step, a stream's features are recorded at the first coordinate only:
-    two anchors a fraction of a step apart would make a derivative of little but noise. The same step once more
-    replaces the anchor. One step back (some samplers look ahead) is forecast, but not recorded; going back by more
-    starts all streams afresh.
+    Steps are integers or fractions (samplers that evaluate the model between two steps). The schedule goes by the
+    whole step below. Between two whole steps a stream's features are recorded at the first fraction only: two anchors
+    a fraction of a step apart would make a derivative of little but noise. The same step once more replaces the
+    anchor. One step back (some samplers look ahead) is forecast, but not recorded; going back by more starts all
+    streams afresh.
 
     A stream that first appears in mid-run (a prompt with a start time), or comes back after missing a full step, gets
     a warm-up of its own.

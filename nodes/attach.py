@@ -74,12 +74,9 @@ class _Wrappers:
 
     def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
                      *args: Any, **kwargs: Any) -> Any:
-        guider, config = executor.class_obj, self.config
+        guider = executor.class_obj
         started = time.perf_counter()
-        run = _Run(config, StepClock(sigmas.tolist()), guider)
-        if config.coordinate == "sigmas":
-            model_sampling = guider.model_patcher.get_model_object("model_sampling")
-            run.coordinates = coordinates_of(model_sampling.timestep(sigmas[:-1]).tolist())
+        run = _Run(self.config, sigmas, guider)
         options = guider.model_options
         guider.model_options = comfy.model_patcher.create_model_options_clone(options)
         transformer_options = guider.model_options.setdefault("transformer_options", {})
@@ -129,13 +126,16 @@ def _choose_site(wanted: str, network: nn.Module, family: Family, model_options:
 class _Run:
     """One sampling run. An instance, because ComfyUI merges dicts of transformer_options anew on every call."""
 
-    def __init__(self, config: CacheConfig, clock: StepClock, guider: Any):
-        self.config, self.clock, self.guider = config, clock, guider
+    def __init__(self, config: CacheConfig, sigmas: Tensor, guider: Any):
+        self.config, self.guider, self.clock = config, guider, StepClock(sigmas.tolist())
         self.storage = torch.device("cpu") if config.cache_device == "cpu" else None
-        self.session = ForecastSession(config.schedule, config.predictor, clock.total_steps, self.storage)
+        self.session = ForecastSession(config.schedule, config.predictor, self.clock.total_steps, self.storage)
         network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
         self.family = find_family(network)
         self.coordinates: list[float] | None = None  # of the steps, where forecasts do not go by their number
+        if config.coordinate == "sigmas":
+            model_sampling = guider.model_patcher.get_model_object("model_sampling")
+            self.coordinates = coordinates_of(model_sampling.timestep(sigmas[:-1]).tolist())
         self.sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
         self.input_shape: tuple[int, ...] = ()
         self.fitted = False  # room for them has been seen to

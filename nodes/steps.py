@@ -20,8 +20,7 @@ class StepClock:
 
     def __init__(self, sigmas: Sequence[float]):
         self.total_steps = max(0, len(sigmas) - 1)
-        falling = all(a > b for a, b in pairwise(sigmas)) and all(map(math.isfinite, sigmas))
-        self._ascending = [-sigma for sigma in sigmas] if falling else None
+        self._ascending = [-sigma for sigma in sigmas] if _fall_steadily(sigmas) else None
         self._evaluations = 0
 
     def step(self, sigma: float) -> float:
@@ -39,13 +38,17 @@ class StepClock:
         return float(round(step)) if abs(step - round(step)) < SNAP else step
 
 
+def _fall_steadily(levels: Sequence[float]) -> bool:
+    return all(a > b for a, b in pairwise(levels)) and all(map(math.isfinite, levels))
+
+
 def coordinates_of(times: Sequence[float]) -> list[float] | None:
     """Of each noise level of a run, how far it has fallen from the first, in units of a step's mean fall.
 
     times: the levels that steps start from, as the network is told them (σ of flow models, the timestep of others).
     None where they do not fall steadily: then there is no going by them.
     """
-    if len(times) < 2 or not all(a > b for a, b in pairwise(times)) or not all(map(math.isfinite, times)):
+    if len(times) < 2 or not _fall_steadily(times):
         return None
     scale = (len(times) - 1) / (times[0] - times[-1])
     return [(times[0] - time) * scale for time in times]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import warnings
 from typing import Any
@@ -111,21 +112,60 @@ def copies(into: dict[str, torch.Tensor]) -> Any:
 
 
 class RunCounter:
-    """Counts how often the network's blocks really ran."""
+    """Counts how often the network's first block really runs or, where none is known, the network."""
 
-    def __init__(self, model: Any, module: str = "double_blocks.0.img_attn.qkv"):
-        self.count = 0
-        self.module = model.model.diffusion_model.get_submodule(module)
+    def __init__(self, model: Any):
+        network = model.model.diffusion_model
+        self.kind, self.count = type(network), 0
+        self.part = next(iter(first_parts(network).values()), None)
+        self.forward = self.kind.forward
 
     def __enter__(self) -> RunCounter:
-        self.handle = self.module.register_forward_hook(self._add)
+        if self.part:
+            self.handle = self.part.register_forward_hook(self._add)
+        else:
+            self.kind.forward = lambda *args, **kwargs: (self._add(), self.forward(*args, **kwargs))[1]
         return self
 
     def _add(self, *_: Any) -> None:
         self.count += 1
 
     def __exit__(self, *_: object) -> None:
+        if self.part:
+            self.handle.remove()
+        else:
+            self.kind.forward = self.forward
+
+
+class Breaks:
+    """Raises at the `at`-th run of a module."""
+
+    def __init__(self, module: torch.nn.Module, error: Exception, at: int):
+        self.module, self.error, self.left = module, error, at
+
+    def __enter__(self) -> None:
+        self.handle = self.module.register_forward_pre_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+    def __exit__(self, *_: object) -> None:
         self.handle.remove()
+
+
+def first_parts(network: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    return sites.base.first_parts(network, families.find_family(network))
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def tensor_bytes() -> int:
+    gc.collect()
+    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
 
 
 def leftovers(model: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,3 +14,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(scope="module")
+def flux() -> Any:
+    from comfy_host import build_flux
+
+    return build_flux()
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The RunReport of every run in the test."""
+    from comfy_host import attach_module
+
+    seen: list[Any] = []
+    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
+    return seen

@@ -5,16 +5,14 @@ What the tests saw is kept in out/compatibility, of which compatibility.py makes
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from comfy_host import (
-    PACK,
+    RunCounter,
     accelerated,
-    attach_module,
     comfy,
     copies,
+    distance,
     families,
     femo_core,
     leftovers,
@@ -25,7 +23,6 @@ from small_images import IMAGES
 from small_models import available, build, conditioning, noise, packed, possible
 from small_videos import VIDEOS
 
-base = sys.modules[f"{PACK}.nodes.sites.base"]
 SITES = ("output", "hidden", "module")
 MODELS = [small for small in (*IMAGES, *VIDEOS) if available(small)]
 STEPS, INTERVAL = 12, 3
@@ -63,13 +60,6 @@ def sites_of(model):
     return [site for site in SITES if sites.SITES[site].features(network, families.find_family(network))]
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    seen = []
-    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
-    return seen
-
-
 def test_interval_one_is_bit_equal(small, model):
     plain = sample(small, model, steps=4, cfg=3.0)
     for site in sites_of(model):
@@ -79,7 +69,7 @@ def test_interval_one_is_bit_equal(small, model):
 def test_the_network_runs_on_the_schedules_steps_only(small, model, full, reports):
     fewer = sample(small, model, steps=len(FULL))
     for site in sites_of(model):
-        with Runs(model) as runs:
+        with RunCounter(model) as runs:
             result = sample(small, accelerated(model, femo_core.TaylorSeer(1), INTERVAL, site=site))
         report = reports[-1]
         assert runs.count == len(FULL), site
@@ -117,34 +107,3 @@ def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch)
     assert len(seen) >= 2 * len(sites_of(model))
     for recorded, again in seen:
         torch.testing.assert_close(again, recorded, rtol=1e-4, atol=1e-4)
-
-
-class Runs:
-    """Counts how often the network's first block runs or, where none is known, the network."""
-
-    def __init__(self, model):
-        network = model.model.diffusion_model
-        family = families.find_family(network)
-        self.kind, self.count = type(network), 0
-        self.leaf = next(iter(base.first_parts(network, family).values()), None)
-        self.forward = self.kind.forward
-
-    def __enter__(self):
-        if self.leaf:
-            self.handle = self.leaf.register_forward_hook(self.add)
-        else:
-            self.kind.forward = lambda *args, **kwargs: (self.add(), self.forward(*args, **kwargs))[1]
-        return self
-
-    def add(self, *_):
-        self.count += 1
-
-    def __exit__(self, *_):
-        if self.leaf:
-            self.handle.remove()
-        else:
-            self.kind.forward = self.forward
-
-
-def distance(a, b):
-    return ((a - b).norm() / b.norm()).item()

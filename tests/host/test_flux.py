@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import logging
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from comfy_host import (
     VARIANTS,
+    Breaks,
     RunCounter,
     accelerated,
     attach_module,
@@ -17,11 +17,13 @@ from comfy_host import (
     comfy,
     conditioning,
     copies,
+    distance,
     families,
     femo_core,
     leftovers,
     sample,
     sites,
+    tensor_bytes,
 )
 
 SITES = ("hidden", "module", "output")
@@ -30,23 +32,6 @@ PREDICTORS = {
     "femo": femo_core.FeMo(1),
     "adapted": femo_core.FeMo(1, gamma=0.01),
 }
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return build_flux()
-
-
-@pytest.fixture
-def reports(monkeypatch):
-    """The RunReport of every run in the test."""
-    seen = []
-    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
-    return seen
-
-
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -329,22 +314,9 @@ def test_after_another_resolution_the_next_run_is_as_fresh(flux):
     assert torch.equal(sample(model), first)
 
 
-class Breaks:
-    """Raises in the middle of the `at`-th run of the network."""
-
-    def __init__(self, model, error, at):
-        self.block, self.error, self.left = model.model.diffusion_model.single_blocks[1].linear1, error, at
-
-    def __enter__(self):
-        self.handle = self.block.register_forward_pre_hook(self.count)
-
-    def count(self, *_):
-        self.left -= 1
-        if self.left == 0:
-            raise self.error
-
-    def __exit__(self, *_):
-        self.handle.remove()
+def second_single(model):
+    """In the middle of a run."""
+    return model.model.diffusion_model.single_blocks[1].linear1
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -355,16 +327,11 @@ def test_after_an_interrupt_the_next_run_is_as_fresh(site, at, error):
     model = accelerated(flux, PREDICTORS["adapted"], site=site)
     fresh = sample(accelerated(build_flux(), PREDICTORS["adapted"], site=site))
     options = repr(model.model_options)
-    with Breaks(flux, error, at), pytest.raises(type(error)):
+    with Breaks(second_single(flux), error, at), pytest.raises(type(error)):
         sample(model)
     assert leftovers(flux) == []
     assert repr(model.model_options) == options
     assert torch.equal(sample(model), fresh)
-
-
-def tensor_bytes() -> int:
-    gc.collect()
-    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -374,7 +341,7 @@ def test_no_tensor_stays_behind(flux, site, interrupted):
     model = accelerated(flux, PREDICTORS["adapted"], site=site)
     before = tensor_bytes()
     if interrupted:
-        with Breaks(flux, comfy.model_management.InterruptProcessingException(), 4), pytest.raises(
+        with Breaks(second_single(flux), comfy.model_management.InterruptProcessingException(), 4), pytest.raises(
                 comfy.model_management.InterruptProcessingException):
             sample(model)
     else:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from comfy_host import accelerated, attach_module, build_flux, comfy, sample
+from comfy_host import accelerated, comfy, sample
 from hosts import ROOT
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
@@ -19,18 +19,6 @@ def documented() -> dict[str, tuple[int, int]]:
     """Network runs of 12 steps in full, and with N = 3, by sampler."""
     rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \|", PAGE.read_text(encoding="utf-8"), re.M)
     return {name: (int(full), int(cached)) for name, full, cached in rows}
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return build_flux()
-
-
-@pytest.fixture
-def reports(monkeypatch):
-    seen = []
-    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
-    return seen
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])

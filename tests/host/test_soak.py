@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
-import sys
 
 import pytest
 import torch
-from comfy_host import PACK, accelerated, attach_module, comfy, families, femo_core, leftovers
+from comfy_host import Breaks, accelerated, attach_module, comfy, femo_core, first_parts, leftovers, tensor_bytes
 from small_images import IMAGES
 from small_models import available, build, conditioning, noise, packed, possible
 from small_videos import VIDEOS
 
-base = sys.modules[f"{PACK}.nodes.sites.base"]
 MODELS = {small.name: small for small in (*IMAGES, *VIDEOS) if available(small)}
 COUNT, FIRST = int(os.environ.get("FEMO_SOAK", "6")), int(os.environ.get("FEMO_SOAK_FROM", "0"))
 Interrupted = comfy.model_management.InterruptProcessingException
@@ -59,30 +56,9 @@ class Workflow:
                 conditioning(self.small, 2), start * 0.0, denoise=self.denoise, disable_pbar=True, seed=self.seed))
 
 
-class Interrupts:
-    """The `at`-th run of the network, in its first block."""
-
-    def __init__(self, model, at):
-        network = model.model.diffusion_model
-        parts = base.first_parts(network, families.find_family(network))
-        self.module = next(iter(parts.values()), network)
-        self.left = at
-
-    def __enter__(self):
-        self.handle = self.module.register_forward_hook(self.count)
-
-    def count(self, *_):
-        self.left -= 1
-        if self.left == 0:
-            raise Interrupted
-
-    def __exit__(self, *_):
-        self.handle.remove()
-
-
-def tensor_bytes():
-    gc.collect()
-    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
+def first_part(model):
+    network = model.model.diffusion_model
+    return next(iter(first_parts(network).values()), network)
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
@@ -96,7 +72,7 @@ def test_a_random_workflow(seed):
     before = tensor_bytes()
     if work.interrupt_at:
         try:
-            with Interrupts(model, work.interrupt_at):
+            with Breaks(first_part(model), Interrupted(), work.interrupt_at):
                 work.sample(ours)
         except Interrupted:
             pass
