@@ -1,8 +1,9 @@
 """The only patching of ComfyUI: a cloned model gets wrappers, and each sampling run a session of its own.
 
 Life cycle: the clone carries nothing but an immutable CacheConfig inside its wrappers. OUTER_SAMPLE makes a _Run, puts
-it into this run's transformer_options, and frees it in `finally`. PREDICT_NOISE tells it the step, CALC_COND_BATCH
-counts its calls, APPLY_MODEL records or forecasts. The shared model is patched only inside a `with` of a site.
+it into this run's transformer_options, and frees it in `finally`. PREPARE_SAMPLING reserves memory, PREDICT_NOISE tells
+the run its step, CALC_COND_BATCH counts its calls, APPLY_MODEL records or forecasts. The shared model is patched only
+inside a `with`, of a site or while memory is reserved.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from ..femo_core import ForecastSession, Schedule
 from ..femo_core.predictor import AbstractPredictor
 from .control import DeferredControl, controls_of, with_deferred_controls
 from .families import Family, find_family
-from .memory import has_room
+from .memory import Room, expected_features
 from .reporting import log, publish
 from .sites import FALLBACK, SITES, watching_blocks
 from .steps import StepClock, coordinates_of, interpolated
@@ -59,6 +60,7 @@ def attach(model: Any, config: CacheConfig) -> Any:
     wrappers = _Wrappers(config)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, wrappers.outer_sample),
+        (WrappersMP.PREPARE_SAMPLING, _prepare_sampling),
         (WrappersMP.PREDICT_NOISE, _predict_noise),
         (WrappersMP.CALC_COND_BATCH, _calc_cond_batch),
         (WrappersMP.APPLY_MODEL, _apply_model),
@@ -76,7 +78,7 @@ class _Wrappers:
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         started = time.perf_counter()
-        run = _Run(self.config, sigmas, guider)
+        run = _Run(self.config, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape])
         options = guider.model_options
         guider.model_options = comfy.model_patcher.create_model_options_clone(options)
         transformer_options = guider.model_options.setdefault("transformer_options", {})
@@ -117,38 +119,68 @@ def _choose_site(wanted: str, network: nn.Module, family: Family, model_options:
     """The wanted site, or the next one that this model has, and then why."""
     if "torch_compile_kwargs" in model_options and wanted != "output":
         return "output", "inside a model compiled with torch.compile features can't be recorded"
-    for site in FALLBACK[FALLBACK.index(wanted):]:
-        if SITES[site].features(network, family):
-            return site, "" if site == wanted else f"{family.name} is not known well enough for it"
-    raise AssertionError("site output needs to know nothing of a model")
+    site = _sites_from(wanted, network, family)[0]
+    return site, "" if site == wanted else f"{family.name} is not known well enough for it"
+
+
+def _sites_from(site: str, network: nn.Module, family: Family) -> list[str]:
+    """The site, if the model has it, and those that may have to serve in its place; output is always one."""
+    return [other for other in FALLBACK[FALLBACK.index(site):] if SITES[other].features(network, family)]
 
 
 class _Run:
     """One sampling run. An instance, because ComfyUI merges dicts of transformer_options anew on every call."""
 
-    def __init__(self, config: CacheConfig, sigmas: Tensor, guider: Any):
+    def __init__(self, config: CacheConfig, sigmas: Tensor, guider: Any, shapes: Sequence[Sequence[int]]):
         self.config, self.guider, self.clock = config, guider, StepClock(sigmas.tolist())
-        self.storage = torch.device("cpu") if config.cache_device == "cpu" else None
-        self.session = ForecastSession(config.schedule, config.predictor, self.clock.total_steps, self.storage)
-        network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
-        self.family = find_family(network)
+        self.shapes = shapes  # of the latents that are sampled together
+        storage = torch.device("cpu") if config.cache_device == "cpu" else None
+        self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
+        self.session = ForecastSession(config.schedule, config.predictor, self.clock.total_steps, storage)
+        self.network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
+        self.family = find_family(self.network)
         self.coordinates: list[float] | None = None  # of the steps, where forecasts do not go by their number
         if config.coordinate == "sigmas":
             model_sampling = guider.model_patcher.get_model_object("model_sampling")
             self.coordinates = coordinates_of(model_sampling.timestep(sigmas[:-1]).tolist())
         self.sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
         self.input_shape: tuple[int, ...] = ()
-        self.fitted = False  # room for them has been seen to
+        self.measured = False  # they are known
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
         self.calls = 0  # of CALC_COND_BATCH in this evaluation
         self.seen: Counter[Hashable] = Counter()  # keys of the chunks in this call of it
         self._logged: set[str] = set()
-        self.obstacle = _obstacle(model_options, network)
-        self.site, why = _choose_site(config.site, network, self.family, model_options)
+        self.obstacle = _obstacle(model_options, self.network)
+        self.site, why = _choose_site(config.site, self.network, self.family, model_options)
         if self.obstacle:
             self.warn(f"this run is not accelerated: {self.obstacle}")
         elif why:
             self.warn(f"features are taken at site {self.site} instead of {config.site}: {why}")
+
+    def reserving(self) -> AbstractContextManager[None]:
+        """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
+        """
+        if self.obstacle or not self.session.forecasts:
+            return nullcontext()
+        needed = {
+            site: self.room.needed(expected_features(self.guider, self.shapes, self.family, site))
+            for site in _sites_from(self.site, self.network, self.family)}
+        run = self.room.run(self.shapes[0])
+        self._settle(needed, lambda size: self.room.could_be(size, run), "can be there beside the model")
+        log.info("%s: about %.1f MB reserved for the cache at site %s", self.config.node, needed[self.site] / 1e6,
+                 self.site)
+        return self.room.reserved(needed[self.site] if self.room.shared else 0)
+
+    def _settle(self, needed: dict[str, int], fits: Callable[[int], bool], limit: str) -> None:
+        """Goes to the first site where the cache fits, or else to the last."""
+        wanted = self.site
+        for site, size in needed.items():
+            self.site = site
+            if fits(size):
+                break
+        if self.site != wanted:
+            self.warn(f"features are taken at site {self.site} instead of {wanted}: there the cache would take "
+                      f"{needed[wanted] / 1e6:.1f} MB, more than {limit}")
 
     def begin_evaluation(self, timestep: Tensor) -> None:
         self.calls = 0
@@ -159,24 +191,15 @@ class _Run:
         self.session.begin_step(step, interpolated(self.coordinates, step) if self.coordinates else None)
 
     def _fit(self) -> None:
-        """After the first evaluation, which told the sizes of the features and is not forecast from yet: makes room
-        for them, or takes them where they are fewer."""
-        model, count = self.guider.model_patcher, self.config.predictor.buffer_count
-        device = self.storage or model.load_device
-        wanted, needed = self.site, {site: count * sum(sizes.values()) for site, sizes in self.sizes.items()}
-        for site, size in needed.items():
-            self.site = site
-            copy = size // count  # made while a full step is recorded
-            run = 0 if self.storage else int(model.model.memory_required(self.input_shape))
-            if has_room(size + copy, run, device, self.guider):
-                break
+        """After the first evaluation, which told the true sizes of the features and is not forecast from yet: makes
+        room for them, or takes them where they are fewer."""
+        expected, run = self.site, self.room.run(self.input_shape)
+        needed = {site: self.room.needed(sum(sizes.values())) for site, sizes in self.sizes.items()}
+        self._settle(needed, lambda size: self.room.is_free(size, run), "is free")
         self.sizes.clear()
-        self.fitted = True
-        log.info("%s: the cache takes %.1f MB at site %s", self.config.node, needed[self.site] / 1e6, self.site)
-        if self.site != wanted:
+        self.measured = True
+        if self.site != expected:
             self.session.forget_features()
-            self.warn(f"features are taken at site {self.site} instead of {wanted}: there the cache would take "
-                      f"{needed[wanted] / 1e6:.1f} MB, more than is free")
 
     def begin_call(self) -> None:
         self.calls += 1
@@ -188,12 +211,14 @@ class _Run:
 
         `changing` is what else may come and go between steps and makes a stream another one.
         """
-        session, family, site = self.session, self.family, SITES[self.site]
+        # A guider may run a second model of its own for the opposite prompt.
+        family = self.family if model is self.network else find_family(model)
+        session, site = self.session, SITES[self.site]
         with self.lock:
             streams = self._streams(x, options, (changing, controls_of(control)))
             self.input_shape = tuple(x.shape)
             names = site.features(model, family)
-            usable = bool(streams) and not self.obstacle and session.forecasts
+            usable = bool(streams) and bool(names) and not self.obstacle and session.forecasts
             forecast = usable and session.begin_call(streams, names)
             recordable = streams if usable and not forecast else []
             wanted = [stream for stream in recordable if session.wants_features(stream)]
@@ -214,8 +239,8 @@ class _Run:
             with ExitStack() as stack:
                 if wanted:
                     stack.enter_context(site.recording(model, family, keep))
-                if usable and not self.fitted:
-                    self._size(model, streams, stack)
+                if usable and not self.measured:
+                    self._size(model, family, streams, stack)
                 result = call(options, control)
 
         with self.lock:
@@ -226,15 +251,14 @@ class _Run:
             session.count_run(saved=forecast and not ran)
         return result
 
-    def _size(self, model: nn.Module, streams: list[Hashable], stack: ExitStack) -> None:
+    def _size(self, model: nn.Module, family: Family, streams: list[Hashable], stack: ExitStack) -> None:
         """Notes how large the features of this call are, at this site and at those that may have to serve instead."""
         def noting(site: str) -> Callable[[str, Tensor], None]:
             sizes = self.sizes.setdefault(site, {})
             return lambda name, feature: sizes.update({(name, *streams): feature.nbytes})
 
-        for site in FALLBACK[FALLBACK.index(self.site):]:
-            if SITES[site].features(model, self.family):
-                stack.enter_context(SITES[site].recording(model, self.family, noting(site)))
+        for site in _sites_from(self.site, model, family):
+            stack.enter_context(SITES[site].recording(model, family, noting(site)))
 
     def _streams(self, x: Tensor, options: dict[str, Any], changing: Hashable) -> list[Hashable]:
         """A key for each chunk of the batch; none if the host does not say what the rows are.
@@ -292,6 +316,12 @@ class _Run:
 
 def _run_of(options: dict[str, Any] | None) -> _Run | None:
     return (options or {}).get(KEY)
+
+
+def _prepare_sampling(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    run = _run_of((kwargs.get("model_options") or {}).get("transformer_options"))
+    with run.reserving() if run is not None else nullcontext():
+        return executor(*args, **kwargs)
 
 
 def _predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,

@@ -2,26 +2,102 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
 import torch
+from torch import nn
+
+from .families import Family
+from .sites import SITES, SampleSize
 
 
-def has_room(cache: int, run: int, device: torch.device, guider: Any) -> bool:
-    """Whether the device has so many bytes for a cache beside those that the host thinks a run of the network takes, if
-    need be after unloading models that this run does not use.
+class Room:
+    """What a run may take on the device that holds its cache.
 
-    Where a run has to do with less than the host thinks anyway, the cache may have a quarter of what is free.
+    buffers: tensor sets that a predictor keeps. One more is there while a full step is recorded.
     """
-    if _free(run, device) < cache:
-        used = (guider.model_patcher, *(getattr(guider, "loaded_models", None) or ()))
-        keep = [loaded for loaded in comfy.model_management.current_loaded_models
-                if loaded.model is not None and any(loaded.model.is_clone(model) for model in used)]
-        comfy.model_management.free_memory(cache + run, device, keep_loaded=keep)
-    return _free(run, device) >= cache
+
+    def __init__(self, guider: Any, device: torch.device, buffers: int):
+        self.guider, self.device, self.buffers = guider, device, buffers
+        self.patcher = guider.model_patcher
+        self.shared = device == self.patcher.load_device  # with the network and its activations
+
+    def needed(self, features: int) -> int:
+        """Bytes, for features of so many."""
+        return features * (self.buffers + 1)
+
+    def run(self, shape: Sequence[int]) -> int:
+        """Bytes that the host thinks a run of the network on an input of this shape takes."""
+        return int(self.patcher.model.memory_required(list(shape))) if self.shared else 0
+
+    def could_be(self, size: int, run: int) -> bool:
+        """Whether the device, with nothing on it but this model, has so many bytes beside those of a run.
+
+        Of a model that is too large for the device the host keeps part elsewhere: then the cache may have a quarter.
+        """
+        weights = self.patcher.model_size() if self.shared else 0
+        room = _beside(run, comfy.model_management.get_total_memory(self.device))
+        return size <= max(room - weights, room / 4)
+
+    def is_free(self, size: int, run: int) -> bool:
+        """Whether they are there now, if need be after unloading models that this run does not use."""
+        if self._free(run) < size:
+            used = (self.patcher, *(getattr(self.guider, "loaded_models", None) or ()))
+            keep = [loaded for loaded in comfy.model_management.current_loaded_models
+                    if loaded.model is not None and any(loaded.model.is_clone(model) for model in used)]
+            comfy.model_management.free_memory(size + run, self.device, keep_loaded=keep)
+        return self._free(run) >= size
+
+    def _free(self, run: int) -> float:
+        return _beside(run, comfy.model_management.get_free_memory(self.device))
+
+    @contextmanager
+    def reserved(self, size: int) -> Iterator[None]:
+        """While open, the host thinks that running the model takes so many bytes more, and loads it accordingly."""
+        model = self.patcher.model
+        before, estimate = model.__dict__.get("memory_required"), model.memory_required
+        model.memory_required = lambda *args, **kwargs: estimate(*args, **kwargs) + size
+        try:
+            yield
+        finally:
+            if before is None:
+                del model.memory_required
+            else:
+                model.memory_required = before
 
 
-def _free(run: int, device: torch.device) -> float:
-    free = comfy.model_management.get_free_memory(device)
-    return free - run if free > run else free / 4
+def _beside(run: int, memory: float) -> float:
+    """What of the memory is left; where a run has to do with less than the host thinks anyway, a quarter."""
+    return memory - run if memory > run else memory / 4
+
+
+def expected_features(guider: Any, shapes: Sequence[Sequence[int]], family: Family, site: str) -> int:
+    """Bytes of one set of features of a run on latents of these shapes, before the network has run.
+
+    An estimate: of prompts that take turns each counts, and what a model adds to the tokens of its own does not.
+    """
+    model, options = guider.model_patcher.model, guider.model_options
+    network = model.diffusion_model
+    unguided = getattr(guider, "cfg", None) == 1.0 and not options.get("disable_cfg1_optimization")
+    itemsize = (model.manual_cast_dtype or model.get_dtype()).itemsize
+    latent = sum(map(math.prod, shapes)) // shapes[0][0]
+    tokens = sum(_tokens(network, family, shape) for shape in shapes)
+    expected = 0
+    for cond in (cond for name, group in guider.conds.items() if name != "negative" or not unguided for cond in group):
+        references = sum(_tokens(network, family, image.shape) for image in cond.get("reference_latents") or ())
+        text = cond.get("cross_attn")
+        sample = SampleSize(latent, tokens + references, 0 if text is None else text.shape[1])
+        expected += SITES[site].expected(network, family, sample)
+    return expected * shapes[0][0] * itemsize
+
+
+def _tokens(network: nn.Module, family: Family, shape: Sequence[int]) -> int:
+    """Of one latent, (B, C, ...)."""
+    patch, sides = getattr(network, family.patch, 1), shape[2:]
+    patches = [patch] * min(2, len(sides)) if isinstance(patch, int) else list(patch)
+    patches = [1] * (len(sides) - len(patches)) + patches[-len(sides):]
+    return math.prod(math.ceil(side / patch) for side, patch in zip(sides, patches, strict=True))

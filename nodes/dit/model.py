@@ -153,6 +153,7 @@ class DiT(nn.Module):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         self.config, self.dtype = config, dtype or torch.float32
+        self.patch_size = config.patch  # under the name that ComfyUI's own models have it
         self.x_embedder = PatchEmbedder(config, operations, **factory)
         self.t_embedder = TimestepEmbedder(config.hidden, operations, **factory)
         self.y_embedder = LabelEmbedder(config, operations, **factory)

@@ -29,15 +29,19 @@ class BlockList:
     states: tuple[str, ...]  # what a block takes and returns under these names
     branches: tuple[Branch, ...]  # in the order in which they are added
     gates: Callable[[nn.Module, dict[str, Any]], tuple[Tensor, ...]]  # of (block, its arguments): the branches' gates
+    joint: bool = False  # whether its state holds text and image tokens, one behind the other
 
 
 @dataclass(frozen=True)
 class Family:
     name: str
     matches: Callable[[nn.Module], bool] = lambda _: False  # is this diffusion model one?
-    heads: tuple[str, ...] = ()  # paths of the modules that first take a hidden state, as their first argument
+    # Paths of the modules that first take a hidden state, as their first argument; "a or b" where one of two does.
+    heads: tuple[str, ...] = ()
+    heads_see_text: bool = False  # beside the image
     blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
     modules: tuple[BlockList, ...] = ()  # those of them that site module knows
+    patch: str = "patch_size"  # the model's attribute that says how many latents a side make a token; one without it
 
 
 def of_class(*names: str) -> Callable[[nn.Module], bool]:

@@ -12,4 +12,5 @@ FAMILY = Family(
     ),
     heads=("final_layer",),
     blocks=("blocks",),
+    patch="patch_spatial",
 )

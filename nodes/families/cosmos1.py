@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.cosmos.model.GeneralDIT"),
     heads=("final_layer",),
     blocks=("blocks",),
+    patch="patch_spatial",
 )

@@ -8,5 +8,6 @@ FAMILY = Family(
     name="ERNIE-Image",
     matches=of_class("comfy.ldm.ernie.model.ErnieImageModel"),
     heads=("final_norm",),
+    heads_see_text=True,
     blocks=("layers",),
 )

@@ -34,11 +34,11 @@ def given_single_gates(_block: nn.Module, args: dict[str, Any]) -> tuple[Tensor,
 
 OWN_MODULATION = (
     BlockList("double_blocks", "double_block", ("img", "txt"), DOUBLE, own_double_gates),
-    BlockList("single_blocks", "single_block", ("img",), SINGLE, own_single_gates),
+    BlockList("single_blocks", "single_block", ("img",), SINGLE, own_single_gates, joint=True),
 )
 GIVEN_MODULATION = (
     BlockList("double_blocks", "double_block", ("img", "txt"), DOUBLE, given_double_gates),
-    BlockList("single_blocks", "single_block", ("img",), SINGLE, given_single_gates),
+    BlockList("single_blocks", "single_block", ("img",), SINGLE, given_single_gates, joint=True),
 )
 
 is_flux_class = of_class("comfy.ldm.flux.model.Flux")

@@ -8,5 +8,7 @@ FAMILY = Family(
     name="Ideogram 4",
     matches=of_class("comfy.ldm.ideogram4.model.Ideogram4Transformer2DModel"),
     heads=("final_layer",),
+    heads_see_text=True,
     blocks=("layers",),
+    patch="",
 )

@@ -8,5 +8,7 @@ FAMILY = Family(
     name="Krea 2",
     matches=of_class("comfy.ldm.krea2.model.SingleStreamDiT"),
     heads=("last",),
+    patch="patch",
+    heads_see_text=True,
     blocks=("txtfusion.layerwise_blocks", "txtfusion.refiner_blocks", "blocks"),
 )

@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.lens.model.LensTransformer2DModel"),
     heads=("norm_out",),
     blocks=("transformer_blocks",),
+    patch="",
 )

@@ -8,5 +8,6 @@ FAMILY = Family(
     name="Lumina2",
     matches=of_class("comfy.ldm.lumina.model.NextDiT"),
     heads=("final_layer",),
+    heads_see_text=True,
     blocks=("context_refiner", "noise_refiner", "layers"),
 )

@@ -8,5 +8,6 @@ FAMILY = Family(
     name="OmniGen2",
     matches=of_class("comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel"),
     heads=("norm_out",),
+    heads_see_text=True,
     blocks=("context_refiner", "noise_refiner", "ref_image_refiner", "layers"),
 )

@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.pixeldit.model.PixDiT_T2I"),
     heads=("final_layer",),
     blocks=("patch_blocks", "pixel_blocks"),
+    patch="",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -18,12 +19,25 @@ Keep: TypeAlias = Callable[[str, Tensor], None]
 """Takes a feature by its name. The tensor is the host's own, which goes on changing it in place: copy what is kept."""
 
 
+@dataclass(frozen=True)
+class SampleSize:
+    """Of one sample with one prompt, as far as it is known before the network has run."""
+
+    latent: int  # numbers
+    image: int  # tokens, those of reference images included
+    text: int  # tokens
+
+
 class AbstractSite(ABC):
     needs_control = False  # whether a predicted step needs what a ControlNet gives: it is added where blocks run
 
     @abstractmethod
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         """Names of all features that a full step records; none where the family has no such site."""
+
+    @abstractmethod
+    def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
+        """How many numbers its features have for one sample: an estimate, made before the network has run."""
 
     @abstractmethod
     def recording(self, model: nn.Module, family: Family, keep: Keep) -> AbstractContextManager[None]:
@@ -33,6 +47,15 @@ class AbstractSite(ABC):
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
                      forecast: Forecast) -> AbstractContextManager[dict[str, Any]]:
         """While open, a forward of `model` with the transformer_options it yields uses forecasts and skips the rest."""
+
+
+def width(head: nn.Module) -> int:
+    """Of the hidden state that a head takes: the most that one of its layers takes."""
+    sizes = (
+        getattr(layer, "in_features", 0) or getattr(layer, "in_channels", 0)
+        or (getattr(layer, "normalized_shape", None) or (0,))[-1]
+        for layer in head.modules())
+    return max(sizes)
 
 
 @contextmanager

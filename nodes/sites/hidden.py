@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from ..families import Family
-from .base import AbstractSite, Forecast, Keep, hooked
+from .base import AbstractSite, Forecast, Keep, SampleSize, hooked, width
 
 
 class HiddenSite(AbstractSite):
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         return family.heads
 
+    def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
+        widths = [max(map(width, _alternatives(model, head))) for head in family.heads]
+        return (sample.image + family.heads_see_text * sample.text) * sum(widths)
+
     @contextmanager
     def recording(self, model: nn.Module, family: Family, keep: Keep) -> Iterator[None]:
         def seen(head: str) -> Callable[..., None]:
             return lambda _head, args: keep(head, args[0])
 
-        with hooked(*(model.get_submodule(head).register_forward_pre_hook(seen(head)) for head in family.heads)):
+        with _before_heads(model, family, seen):
             yield
 
     @contextmanager
@@ -30,11 +34,24 @@ class HiddenSite(AbstractSite):
         def substitute(head: str) -> Callable[..., tuple[Any, ...]]:
             return lambda _head, args: (forecast(head), *args[1:])
 
-        heads = (model.get_submodule(head).register_forward_pre_hook(substitute(head)) for head in family.heads)
-        with hooked(*heads), ExitStack() as stack:
+        # A model that remembers what its blocks made (HiDream-O1 does) must not remember this: where somebody replaces
+        # blocks, it does not.
+        replaced = {**options.get("patches_replace", {}), "dit": {("passed by", 0): None}}
+        with _before_heads(model, family, substitute), ExitStack() as stack:
             for path in family.blocks:
                 stack.enter_context(_emptied(model, path))
-            yield options
+            yield {**options, "patches_replace": replaced}
+
+
+def _before_heads(model: nn.Module, family: Family,
+                  hook: Callable[[str], Callable[..., Any]]) -> AbstractContextManager[None]:
+    return hooked(*(
+        module.register_forward_pre_hook(hook(head))
+        for head in family.heads for module in _alternatives(model, head)))
+
+
+def _alternatives(model: nn.Module, head: str) -> list[nn.Module]:
+    return [model.get_submodule(path) for path in head.split(" or ")]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..families import BlockList, Branch, Family
-from .base import AbstractSite, Forecast, Keep, hooked
+from .base import AbstractSite, Forecast, Keep, SampleSize, hooked, width
 
 Ranges: TypeAlias = Sequence[tuple[int, int | None, int]]
 """Tokens from, to (None: the last), and which of the gates is theirs."""
@@ -24,6 +24,13 @@ class ModuleSite(AbstractSite):
 
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         return tuple(_name(blocks, i, branch) for blocks, i, _, branch in _branches(model, family))
+
+    def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
+        tokens = 0
+        for blocks, _, _, branch in _branches(model, family):
+            own = sample.text if branch.state == "txt" else sample.image
+            tokens += sample.image + sample.text if blocks.joint else own
+        return tokens * width(model.get_submodule(family.heads[0]))
 
     @contextmanager
     def recording(self, model: nn.Module, family: Family, keep: Keep) -> Iterator[None]:

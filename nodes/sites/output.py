@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ..families import Family
-from .base import AbstractSite, Forecast, Keep, hooked
+from .base import AbstractSite, Forecast, Keep, SampleSize, hooked
 
 
 class OutputSite(AbstractSite):
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         return ("output",)
+
+    def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
+        return sample.latent
 
     @contextmanager
     def recording(self, model: nn.Module, family: Family, keep: Keep) -> Iterator[None]:

@@ -1,8 +1,7 @@
-"""A real ComfyUI in this process: small models with random weights, and sampling as its KSampler does it."""
+"""A real ComfyUI in this process: its parts and ours, and what tests watch it with."""
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import sys
 import warnings
@@ -23,7 +22,6 @@ with warnings.catch_warnings():
 
     args.cpu = True
     import comfy.controlnet
-    import comfy.ldm.flux.model
     import comfy.model_base
     import comfy.model_management
     import comfy.model_patcher
@@ -38,66 +36,20 @@ femo_core: Any = sys.modules[f"{PACK}.femo_core"]
 sites: Any = sys.modules[f"{PACK}.nodes.sites"]
 families: Any = sys.modules[f"{PACK}.nodes.families"]
 femo_node: Any = sys.modules[f"{PACK}.nodes.femo"]
+dit_host: Any = sys.modules[f"{PACK}.nodes.dit.host"]
+dit_model: Any = sys.modules[f"{PACK}.nodes.dit.model"]
 taylorseer_node: Any = sys.modules[f"{PACK}.nodes.taylorseer"]
 
-FLUX = {
-    "image_model": "flux", "guidance_embed": True, "in_channels": 16, "out_channels": 16, "hidden_size": 256,
-    "context_in_dim": 64, "vec_in_dim": 16, "num_heads": 2, "depth": 2, "depth_single_blocks": 3, "mlp_ratio": 4.0,
-    "theta": 10000, "patch_size": 2, "qkv_bias": True, "axes_dim": [16, 56, 56], "txt_ids_dims": [],
-}
-VARIANTS = ("dev", "schnell", "kontext", "fill")
-
-
-def build_flux(variant: str = "dev", dtype: torch.dtype = torch.float32) -> Any:
-    """A ModelPatcher around ComfyUI's own Flux, small, with random weights."""
-    known = {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)} | {"image_model"}
-    config = {key: value for key, value in FLUX.items() if key in known}
-    kind = comfy.supported_models.Flux
-    if variant == "schnell":
-        config["guidance_embed"], kind = False, comfy.supported_models.FluxSchnell
-    elif variant == "fill":
-        config["in_channels"], kind = 96, comfy.supported_models.FluxInpaint
-    return patcher(kind(config), dtype)
-
-
-def patcher(config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    config.set_inference_dtype(dtype, None)
+def patcher(config: Any, dtype: torch.dtype = torch.float32, computes_in: torch.dtype | None = None) -> Any:
+    """Around a model of random weights, and what it computes in where that is not their dtype."""
+    config.set_inference_dtype(dtype, computes_in)
     torch.manual_seed(0)
     model = config.get_model({}, "")
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
+        parameter.copy_(0.05 * torch.randn(parameter.shape))
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
-
-
-def conditioning(seed: int, tokens: int = 4, variant: str = "dev", size: tuple[int, int] = (16, 16)) -> list[Any]:
-    generator = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"pooled_output": torch.zeros(1, 16), "guidance": 3.0}
-    if variant == "kontext":
-        options["reference_latents"] = [torch.randn(1, 16, *size, generator=generator)]
-    if variant == "fill":
-        options["concat_latent_image"] = torch.randn(1, 16, *size, generator=generator)
-        options["concat_mask"] = torch.ones(1, 1, 8 * size[0], 8 * size[1])
-    return [[torch.randn(1, tokens, 64, generator=generator), options]]
-
-
-def sample(model: Any, *, steps: int = 12, sampler: str = "euler", cfg: float = 1.0, size: tuple[int, int] = (16, 16),
-           batch: int = 1, variant: str = "dev", positive: Any = None, negative: Any = None, seed: int = 1,
-           denoise: float = 1.0, sigmas: torch.Tensor | None = None, channels: int = 16,
-           scheduler: str = "simple", **ksampler: Any) -> torch.Tensor:
-    noise = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(seed))
-    latent = torch.zeros_like(noise)
-    positive = positive or conditioning(1, variant=variant, size=size)
-    negative = negative or conditioning(2, variant=variant, size=size)
-    with torch.inference_mode():
-        if sigmas is not None:
-            return comfy.sample.sample_custom(
-                model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent,
-                disable_pbar=True, seed=seed)
-        return comfy.sample.sample(
-            model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, denoise=denoise,
-            disable_pbar=True, seed=seed, **ksampler)
 
 
 def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: int = 3, cooldown: int = 0,

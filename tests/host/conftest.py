@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def flux() -> Any:
-    from comfy_host import build_flux
+    from small_flux import build_flux
 
     return build_flux()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy_host import dit_host, dit_model
 from small_models import Extra, SmallModel, all_of, drawn, fixed
 
 TEXT = (4, 64)
@@ -158,6 +159,20 @@ HIDREAM_O1 = {
 }
 
 
+DIT = {
+    "hidden": 128, "depth": 3, "heads": 2, "patch": 2, "in_channels": 4, "out_channels": 8, "classes": 1000, "grid": 8,
+}
+
+
+def dit(unet: dict[str, Any]) -> Any:
+    """The pack's own."""
+    return dit_host.DiTModelConfig(dit_model.DiTConfig(**{name: unet[name] for name in DIT}))
+
+
+def class_label(generator: torch.Generator) -> dict[str, Any]:
+    return {"class_labels": torch.randint(1000, (1,), generator=generator)}
+
+
 def prompt_and_timestep_token(generator: torch.Generator) -> dict[str, Any]:
     """HiDream-O1 reads token ids; the last stands for the timestep."""
     prompt = torch.randint(1000, (1, 5), generator=generator)
@@ -175,6 +190,7 @@ IMAGES: tuple[SmallModel, ...] = (
     SmallModel(
         "FLUX.1 Fill", "FluxInpaint", {**FLUX, "in_channels": 96}, (16, 16, 16), TEXT,
         all_of(POOLED, drawn(concat_latent_image=(1, 16, 16, 16)), fixed(concat_mask=torch.ones(1, 1, 128, 128)))),
+    SmallModel("DiT", dit, DIT, (4, 16, 16), TEXT, class_label),
     SmallModel("FLUX.2", "Flux2", FLUX2, (128, 8, 8), TEXT, NOT_POOLED),
     SmallModel(
         "FLUX.2 Klein with a reference image", "Flux2", {**FLUX2, "guidance_embed": False}, (128, 8, 8), TEXT,

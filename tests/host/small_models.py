@@ -38,7 +38,7 @@ NOTHING_ELSE = fixed()
 @dataclass(frozen=True)
 class SmallModel:
     name: str
-    config: str  # a class in comfy.supported_models; older versions lack some
+    config: str | Callable[[dict[str, Any]], Any]  # a class in comfy.supported_models; older versions lack some
     unet: dict[str, Any]
     latent: tuple[int, ...]  # of one sample, as KSampler hands it on
     text: tuple[int, int]  # tokens, width
@@ -49,21 +49,28 @@ class SmallModel:
 
 
 def available(small: SmallModel) -> bool:
-    return hasattr(comfy.supported_models, small.config)
+    return callable(small.config) or hasattr(comfy.supported_models, small.config)
 
 
-def build(small: SmallModel) -> Any:
-    """A ModelPatcher around it. Settings that an older ComfyUI does not know are left out."""
+def build(small: SmallModel, dtype: torch.dtype = torch.float32, computes_in: torch.dtype | None = None,
+          operations: Any = None) -> Any:
+    """A ModelPatcher around it. Settings that an older ComfyUI does not know are left out.
+
+    computes_in: where that is not the dtype of the weights. operations: kinds of layers, as other packs bring them.
+    """
     unet = dict(small.unet)
+    kind = small.config if callable(small.config) else getattr(comfy.supported_models, small.config)
     while True:
-        config = getattr(comfy.supported_models, small.config)(unet)
-        config.unet_config.update(unet)  # some classes insist on the sizes of the released model
+        config = kind(unet)
+        if not callable(small.config):
+            config.unet_config.update(unet)  # some classes insist on the sizes of the released model
+        config.custom_operations = operations
         if small.weights:
             get_model = config.get_model
             weights = {name: torch.zeros(shape) for name, shape in small.weights.items()}
             config.get_model = lambda *_, get_model=get_model, weights=weights: get_model(weights, "")
         try:
-            return with_frequencies(patcher(config))
+            return with_frequencies(patcher(config, dtype, computes_in))
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if unknown is None or unknown[1] not in unet:
@@ -103,3 +110,21 @@ def possible(small: SmallModel, cfg: float, batch: int) -> tuple[float, int]:
 def packed(result: Any) -> torch.Tensor:
     """A sampled latent, or several in one tensor."""
     return comfy.utils.pack_latents(result.unbind())[0] if result.is_nested else result
+
+
+def sample(small: SmallModel, model: Any, *, steps: int = 12, cfg: float = 1.0, batch: int = 1, sampler: str = "euler",
+           scheduler: str = "simple", positive: Any = None, negative: Any = None, latent: Any = None, seed: int = 1,
+           sigmas: torch.Tensor | None = None, **ksampler: Any) -> torch.Tensor:
+    """As KSampler does it or, with sigmas given, SamplerCustom. cfg and batch are those that are `possible`."""
+    cfg, batch = possible(small, cfg, batch)
+    start = noise(small, batch, seed)
+    latent = start * 0.0 if latent is None else latent
+    positive, negative = positive or conditioning(small, 1), negative or conditioning(small, 2)
+    with torch.inference_mode():
+        if sigmas is not None:
+            return packed(comfy.sample.sample_custom(
+                model, start, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent,
+                disable_pbar=True, seed=seed, **ksampler))
+        return packed(comfy.sample.sample(
+            model, start, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=seed,
+            **ksampler))

@@ -7,20 +7,20 @@ import sys
 import pytest
 import torch
 from comfy_host import PACK, RunCounter, accelerated, comfy, femo_core, leftovers
+from comfy_host import dit_host as host
+from comfy_host import dit_model as model_module
 from forecasting import sample as sample_alone
 from safetensors.torch import save_file
+from small_images import DIT
 from subjects import Job, TinyDiT, normal
 from tiny_dit import CHECKPOINT, NULL_CLASS, classes_of
 
 import femo_core as core
 
-host = sys.modules[f"{PACK}.nodes.dit.host"]
-model_module = sys.modules[f"{PACK}.nodes.dit.model"]
 label_node = sys.modules[f"{PACK}.nodes.dit_class_label"]
 loader_node = sys.modules[f"{PACK}.nodes.dit_loader"]
 
-SMALL = model_module.DiTConfig(
-    hidden=128, depth=3, heads=2, patch=2, in_channels=4, out_channels=8, classes=1000, grid=8)
+SMALL = model_module.DiTConfig(**DIT)
 SITES = ("hidden", "module", "output")
 
 

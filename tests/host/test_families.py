@@ -5,12 +5,14 @@ What the tests saw is kept in out/compatibility, of which compatibility.py makes
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from comfy_host import (
     RunCounter,
     accelerated,
-    comfy,
+    attach_module,
     copies,
     distance,
     families,
@@ -20,22 +22,13 @@ from comfy_host import (
 )
 from compatibility import Seen, keep
 from small_images import IMAGES
-from small_models import available, build, conditioning, noise, packed, possible
+from small_models import available, build, sample
 from small_videos import VIDEOS
 
 SITES = ("output", "hidden", "module")
 MODELS = [small for small in (*IMAGES, *VIDEOS) if available(small)]
-STEPS, INTERVAL = 12, 3
+STEPS, INTERVAL = 12, 3  # 12 are sampled where nothing else is said
 FULL = femo_core.Schedule(INTERVAL, 3).full_steps(STEPS)
-
-
-def sample(small, model, steps=STEPS, cfg=1.0, batch=1):
-    cfg, batch = possible(small, cfg, batch)
-    start = noise(small, batch)
-    with torch.inference_mode():
-        return packed(comfy.sample.sample(
-            model, start, steps, cfg, "euler", "simple", conditioning(small, 1), conditioning(small, 2), start * 0.0,
-            disable_pbar=True, seed=1))
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda small: small.name.replace(" ", "-"))
@@ -107,3 +100,19 @@ def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch)
     assert len(seen) >= 2 * len(sites_of(model))
     for recorded, again in seen:
         torch.testing.assert_close(again, recorded, rtol=1e-4, atol=1e-4)
+
+
+def test_the_memory_expected_is_near_what_the_cache_takes(small, model, monkeypatch):
+    """Before the run by shapes alone, after the first evaluation by what the network gave."""
+    needed = []
+    settle = attach_module._Run._settle
+    monkeypatch.setattr(attach_module._Run, "_settle",
+                        lambda run, sizes, *args: (needed.append(dict(sizes)), settle(run, sizes, *args)))
+    if "FLUX.2" in small.name:
+        small = dataclasses.replace(small, text=(512, small.text[1]))  # to which the host pads what is shorter
+    sample(small, accelerated(model, site="module"), cfg=3.0, steps=5)
+    expected, measured = needed
+    assert list(expected) == list(measured)
+    for site, size in measured.items():
+        assert expected[site] / 4 <= size <= 1.5 * expected[site], site
+    assert measured["output"] == expected["output"]

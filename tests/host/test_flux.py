@@ -8,23 +8,20 @@ import logging
 import pytest
 import torch
 from comfy_host import (
-    VARIANTS,
     Breaks,
     RunCounter,
     accelerated,
     attach_module,
-    build_flux,
     comfy,
-    conditioning,
     copies,
     distance,
     families,
     femo_core,
     leftovers,
-    sample,
     sites,
     tensor_bytes,
 )
+from small_flux import VARIANTS, build_flux, conditioning, sample
 
 SITES = ("hidden", "module", "output")
 PREDICTORS = {
@@ -68,7 +65,7 @@ def test_replaying_recorded_features_is_bit_equal(variant, site, dtype):
     network, place = model.diffusion_model, sites.SITES[site]
     family = families.find_family(network)
     x = torch.randn(2, network.in_channels // 4, 16, 16).to(dtype)
-    inputs = {"context": torch.randn(2, 4, 64).to(dtype), "y": torch.zeros(2, 16, dtype=dtype),
+    inputs = {"context": torch.randn(2, 4, 64).to(dtype), "y": torch.zeros(2, 32, dtype=dtype),
               "guidance": torch.full((2,), 3.0)}
     if variant == "kontext":
         inputs["ref_latents"] = [torch.randn(2, 16, 16, 16).to(dtype)]
@@ -159,7 +156,7 @@ class AddsControl(comfy.controlnet.ControlBase):
                 t[0] > self.timestep_range[0] or t[0] < self.timestep_range[1]):
             return None
         AddsControl.runs += 1
-        shift = torch.linspace(-1, 1, 256).expand(x_noisy.shape[0], 64, 256)
+        shift = torch.linspace(-1, 1, 128).expand(x_noisy.shape[0], 64, 128)
         return {"input": [shift, shift], "output": [shift]}
 
     def copy(self):
@@ -363,17 +360,32 @@ def test_the_session_is_gone_after_the_run(flux, monkeypatch):
     assert sessions[0].cache.nbytes == 0
 
 
-def test_the_log_says_what_the_cache_takes_and_what_was_done(flux, caplog):
+def test_the_log_says_what_is_reserved_and_what_was_done(flux, caplog):
     caplog.set_level(logging.INFO, "femo")
     sample(accelerated(flux))
     lines = [record.message for record in caplog.records if record.name == "femo"]
-    assert lines[0] == "FeMo Cache: the cache takes 0.1 MB at site hidden"  # 2 buffers of 64 tokens · 256 · 4 bytes
+    # 2 buffers and one more while recording, of 64 tokens · 128 · 4 bytes
+    assert lines[0] == "FeMo Cache: about 0.1 MB reserved for the cache at site hidden"
     assert lines[1].startswith(
         "FeMo Cache: 6 full and 6 predicted of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(("free", "site"), [(1e12, "module"), (1.2e6, "hidden"), (0, "output")])
+MODULE, HIDDEN = 3 * 476 * 128 * 4, 3 * 64 * 128 * 4  # bytes that the cache of the small Flux takes, order 1
+
+
+@pytest.mark.parametrize(("total", "site"), [(1e12, "module"), (4 * HIDDEN, "hidden"), (10, "output")])
+def test_a_cache_that_can_not_fit_is_a_smaller_one_from_the_start(flux, total, site, caplog, reports, monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_, **__: total)
+    monkeypatch.setattr(type(flux.model), "memory_required", lambda *_args, **_kwargs: 0)
+    result = sample(accelerated(flux, site="module"))
+    assert reports[0].settings["site"] == site
+    assert torch.equal(result, sample(accelerated(flux, site=site)))
+    said = [record.message for record in caplog.records if "more than can be there" in record.message]
+    assert len(said) == (site != "module")
+
+
+@pytest.mark.parametrize(("free", "site"), [(1e12, "module"), (2 * HIDDEN, "hidden"), (0, "output")])
 def test_where_the_cache_does_not_fit_there_is_a_smaller_one(flux, free, site, caplog, reports, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "get_free_memory",
                         lambda _=None, torch_free_too=False: (free, free) if torch_free_too else free)
@@ -384,6 +396,30 @@ def test_where_the_cache_does_not_fit_there_is_a_smaller_one(flux, free, site, c
     assert torch.equal(result, sample(accelerated(flux, site=site)))
     said = [record.message for record in caplog.records if "more than is free" in record.message]
     assert len(said) == (site != "module")
+
+
+@pytest.mark.parametrize(("device", "reserved"), [("gpu", MODULE), ("cpu", 0)])
+def test_the_host_is_told_of_the_memory_before_it_loads_the_model(flux, device, reserved, monkeypatch):
+    """Of a cache in main memory it need not know; here the load device is main memory too, and only looks different."""
+    asked, load = [], comfy.model_management.load_models_gpu
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu",
+                        lambda *args, **kwargs: (asked.append(kwargs), load(*args, **kwargs)))
+    monkeypatch.setattr(attach_module.Room, "__init__", told_apart(attach_module.Room.__init__, device))
+    model = attach_module.attach(flux, attach_module.CacheConfig(
+        femo_core.TaylorSeer(1), femo_core.Schedule(3, 3), "module", cache_device=device))
+    sample(flux)
+    sample(model)
+    plain, ours = asked
+    for kind in ("memory_required", "minimum_memory_required"):
+        assert ours[kind] - plain[kind] == reserved
+    assert "memory_required" not in vars(flux.model)
+
+
+def told_apart(init, device):
+    def told_apart(room, *args):
+        init(room, *args)
+        room.shared = device == "gpu"
+    return told_apart
 
 
 @pytest.mark.parametrize("site", SITES)

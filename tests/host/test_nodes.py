@@ -7,7 +7,8 @@ import importlib
 import sys
 
 import pytest
-from comfy_host import PACK, build_flux, femo_core, femo_node, taylorseer_node
+from comfy_host import PACK, femo_core, femo_node, taylorseer_node
+from small_flux import build_flux
 
 SHARED = {
     "enabled": ("BOOLEAN", True, None, None),

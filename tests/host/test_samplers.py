@@ -6,8 +6,9 @@ import re
 
 import pytest
 import torch
-from comfy_host import accelerated, comfy, sample
+from comfy_host import accelerated, comfy
 from hosts import ROOT
+from small_flux import sample
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
