@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers soak compatibility test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -17,6 +17,7 @@ test: lint host
 lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m pyright
+	$(PY) -m comfy_cli --skip-prompt --no-enable-telemetry node validate
 
 # The papers' tables in small: about 80 minutes; goes on where it was interrupted. BENCH=--full for all rows.
 bench: .venv/bench host
@@ -36,6 +37,10 @@ soak: .venv/test host
 # docs/compatibility.md, from what `make test` saw.
 compatibility: test
 	$(PY) tests/host/compatibility.py
+
+# The workflows for the browser and their pictures, from those for the API; in a real Chromium.
+workflows: .venv/test host
+	PYTHONPATH=benchmarks:. $(PY) tests/host/make_workflows.py
 
 train: .venv/demo
 	$(PY) benchmarks/train_tiny_flux.py

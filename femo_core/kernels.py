@@ -58,6 +58,11 @@ def norms(feature: Tensor) -> Tensor:
         rows, dim=1, dtype=accumulation_dtype(feature.dtype))
 
 
+def relative_errors(forecast: Tensor, feature: Tensor) -> Tensor:
+    """‖forecast − feature‖ / ‖feature‖ of each sample: (B, ...) twice -> (B,). NaN where both are 0."""
+    return norms(forecast.detach() - feature.detach()) / norms(feature)
+
+
 def is_nonfinite(feature: Tensor) -> Tensor:
     """A boolean scalar on the feature's device: is there a NaN or an infinity in it? One reduction, no copy."""
     if not feature.numel():

@@ -13,6 +13,12 @@ class RunReport:
     total_steps: the sampler's steps. full_steps, predicted_steps: their indices, by whether the network ran in them.
     network_runs, network_runs_saved: calls of the network made and forecast instead (guidance may need two a step).
     seconds: wall time of the run. cache_bytes: most bytes that the buffers held.
+    seconds_full_step, seconds_predicted_step: wall time of one evaluation in which the network ran, or did not; medians
+        of this run. As the host sees it, which need not wait for the device.
+    time_speedup: an estimate from these: if each evaluation had taken what a full one did, over what they took. 0 where
+        nothing was forecast.
+    errors: by full step, what would have been forecast there against what the network gave: {"step": coordinate,
+        "stream": number, "error": ‖forecast − feature‖ / ‖feature‖, the mean over the samples}, at the last site.
     betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample, the mean over
         the sites}.
     reason: why nothing was skipped, else "". warnings: what the user should know.
@@ -26,6 +32,10 @@ class RunReport:
     network_runs_saved: int = 0
     seconds: float = 0.0
     cache_bytes: int = 0
+    seconds_full_step: float = 0.0
+    seconds_predicted_step: float = 0.0
+    time_speedup: float = 0.0
+    errors: tuple[dict[str, Any], ...] = ()
     betas: tuple[dict[str, Any], ...] = ()
     reason: str = ""
     warnings: tuple[str, ...] = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +16,7 @@ from . import kernels
 from .cache import FeatureCache
 from .errors import StateError
 from .predictor import AbstractPredictor
+from .readback import Readback
 from .report import RunReport
 from .schedule import Schedule
 
@@ -47,13 +50,18 @@ class ForecastSession:
         self._coordinate = 0.0
         self._first_step: dict[Hashable, int] = {}
         self._anchor: dict[Hashable, float] = {}
+        self._finished: set[Hashable] = set()  # streams of which nothing more is forecast
         self._seen: set[int] = set()
         self._ran: set[int] = set()
         self._runs = 0
         self._saved = 0
         self._peak_bytes = 0
         self._nonfinite: dict[torch.device, Tensor] = {}
-        self._betas: dict[tuple[float, Hashable], Tensor] = {}
+        self._betas: dict[tuple[float, Hashable], Readback] = {}
+        self._errors: dict[tuple[float, Hashable], Readback] = {}
+        self._began = math.nan  # the evaluation, by the clock
+        self._network_ran = False  # in it
+        self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of evaluations, by whether it did
         self._warnings: dict[str, None] = {}  # ordered, each once
 
     @property
@@ -71,12 +79,19 @@ class ForecastSession:
 
         coordinate: where that is for the predictor, if it is not to go by steps.
         """
+        self._stop_clock()
         if math.floor(step) < self.index - 1:
             for stream in list(self._first_step):
                 self._forget(stream)
         self._step = float(step)
         self._coordinate = self._step if coordinate is None else float(coordinate)
         self._seen.add(self._counted_index())
+
+    def _stop_clock(self) -> None:
+        now = time.perf_counter()
+        if not math.isnan(self._began):
+            self._seconds[self._network_ran].append(now - self._began)
+        self._began, self._network_ran = now, False
 
     def begin_call(self, streams: Sequence[Hashable], sites: Iterable[Hashable]) -> bool:
         """The network is about to be called for `streams`. True if their features at `sites` are to be forecast.
@@ -95,8 +110,13 @@ class ForecastSession:
         return all((stream, site) in self.cache for site in sites for stream in streams)
 
     def wants_features(self, stream: Hashable) -> bool:
-        """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them."""
-        if self.index >= self._last_predicted or self._age(stream) < self.schedule.first_recorded_step:
+        """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them.
+
+        Those of the first full step after the last forecast are wanted too, to measure what it would have been.
+        """
+        if self.index >= self._last_predicted:
+            return stream in self._anchor and stream not in self._finished
+        if self._age(stream) < self.schedule.first_recorded_step:
             return False
         anchor = self._anchor.get(stream)
         return anchor is None or anchor == self._step or math.floor(anchor) < self.index
@@ -113,6 +133,12 @@ class ForecastSession:
         """
         if not self.wants_features(stream):
             return
+        error = self._forecast_error(stream, features)
+        if error is not None:
+            self._errors[self._step, stream] = error
+        if self.index >= self._last_predicted:
+            self._finished.add(stream)
+            return
         try:
             betas = [self._record_site(stream, site, feature) for site, feature in features.items()]
         except StateError as error:
@@ -123,8 +149,18 @@ class ForecastSession:
         self._anchor[stream] = self._step
         adapted = [beta for beta in betas if beta is not None]
         if adapted:
-            self._betas[self._step, stream] = torch.stack(adapted).mean(0)
+            self._betas[self._step, stream] = Readback(torch.stack(adapted).mean(0))
         self._peak_bytes = max(self._peak_bytes, self.cache.nbytes)
+
+    def _forecast_error(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> Readback | None:
+        """Of what would have been forecast for this full step, at the last site: it costs one forecast."""
+        site, feature = list(features.items())[-1]
+        if (stream, site) not in self.cache or self._anchor.get(stream) == self._step:
+            return None
+        forecast = self.forecast(stream, site)
+        if (forecast.shape, forecast.dtype, forecast.device) != (feature.shape, feature.dtype, feature.device):
+            return None
+        return Readback(kernels.relative_errors(forecast, feature).mean())
 
     def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor | None:
         state = self.cache.record(stream, site, feature, self._coordinate)
@@ -150,6 +186,7 @@ class ForecastSession:
             self._saved += 1
         else:
             self._runs += 1
+            self._network_ran = True
             self._ran.add(self._counted_index())
 
     def warn(self, message: str) -> None:
@@ -165,14 +202,26 @@ class ForecastSession:
         """Frees every buffer."""
         self.cache.clear()
 
+    def progress(self, seconds: float, settings: Mapping[str, Any] | None = None) -> RunReport:
+        """What the run did so far, with those values only that have come from the device by themselves."""
+        return self._report(seconds, "", settings, wait=False)
+
     def report(self, seconds: float, reason: str = "", settings: Mapping[str, Any] | None = None) -> RunReport:
-        """What the run did. The only place where values are read back from the device. Call it before `close`.
+        """What the run did. The only place that waits for values from the device. Call it before `close`.
 
         reason: why the host skipped nothing, where it knows better than the session.
         """
+        self._stop_clock()
         if any(bool(flag) for flag in self._nonfinite.values()):
             self.warn("the network gave NaN or infinity in a full step; forecasts made from it are not to be trusted")
+        return self._report(
+            seconds, reason or ("" if self._saved else self._why_nothing_was_saved()), settings, wait=True)
+
+    def _report(self, seconds: float, reason: str, settings: Mapping[str, Any] | None, wait: bool) -> RunReport:
         full = tuple(sorted(self._ran))
+        seconds_full, seconds_predicted = _median(self._seconds[True]), _median(self._seconds[False])
+        evaluations, forecasts = len(self._seconds[True]), len(self._seconds[False])
+        made = evaluations * seconds_full + forecasts * seconds_predicted
         predicted = tuple(sorted(self._seen - self._ran))
         return RunReport(
             total_steps=self.total_steps,
@@ -182,20 +231,17 @@ class ForecastSession:
             network_runs_saved=self._saved,
             seconds=seconds,
             cache_bytes=self._peak_bytes,
-            betas=self._read_betas(),
-            reason=reason or ("" if self._saved else self._why_nothing_was_saved()),
+            seconds_full_step=seconds_full,
+            seconds_predicted_step=seconds_predicted,
+            time_speedup=(evaluations + forecasts) * seconds_full / made if evaluations and forecasts else 0.0,
+            errors=tuple({**row, "error": values[0]} for row, values in _read(self._errors, wait)),
+            betas=tuple({**row, "beta": values} for row, values in _read(self._betas, wait)),
+            reason=reason,
             warnings=tuple(self._warnings),
             settings={
                 "predictor": type(self.predictor).__name__, **asdict(self.predictor), **asdict(self.schedule),
                 **(settings or {}),
             },
-        )
-
-    def _read_betas(self) -> tuple[dict[str, Any], ...]:
-        numbers: dict[Hashable, int] = {}
-        return tuple(
-            {"step": step, "stream": numbers.setdefault(stream, len(numbers)), "beta": [float(b) for b in beta.cpu()]}
-            for (step, stream), beta in self._betas.items()
         )
 
     def _why_nothing_was_saved(self) -> str:
@@ -209,3 +255,19 @@ class ForecastSession:
         if not len(self.cache):
             return "no feature could be recorded"
         return "no stream of features lasted from one full step to the next"
+
+
+def _read(found: Mapping[tuple[float, Hashable], Readback], wait: bool) -> list[tuple[dict[str, Any], list[float]]]:
+    """Where each belongs, and its values; streams are numbered in the order in which they came.
+
+    What a network that gave NaN made of them is left out: JSON has no word for it.
+    """
+    numbers: dict[Hashable, int] = {}
+    rows = [
+        ({"step": step, "stream": numbers.setdefault(stream, len(numbers))}, readback.values())
+        for (step, stream), readback in found.items() if wait or readback.ready]
+    return [(row, values) for row, values in rows if all(map(math.isfinite, values))]
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) if seconds else 0.0

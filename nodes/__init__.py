@@ -7,9 +7,11 @@ from comfy_api.latest import ComfyExtension, io
 from .dit_class_label import DiTClassLabel
 from .dit_loader import DiTLoader
 from .femo import FeMoCache
+from .image_fidelity import ImageFidelity
+from .report import FeMoReport
 from .taylorseer import TaylorSeerCache
 
 
 class FemoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [FeMoCache, TaylorSeerCache, DiTLoader, DiTClassLabel]
+        return [FeMoCache, TaylorSeerCache, FeMoReport, ImageFidelity, DiTLoader, DiTClassLabel]

@@ -1,6 +1,7 @@
 """The only patching of ComfyUI: a cloned model gets wrappers, and each sampling run a session of its own.
 
-Life cycle: the clone carries nothing but an immutable CacheConfig inside its wrappers. OUTER_SAMPLE makes a _Run, puts
+Life cycle: the clone carries nothing but an immutable CacheConfig and the last run's report, plain data, inside its
+wrappers. OUTER_SAMPLE makes a _Run, puts
 it into this run's transformer_options, and frees it in `finally`. PREPARE_SAMPLING reserves memory, PREDICT_NOISE tells
 the run its step, CALC_COND_BATCH counts its calls, APPLY_MODEL records or forecasts. The shared model is patched only
 inside a `with`, of a site or while memory is reserved.
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import comfy.model_patcher
@@ -21,12 +22,12 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ..femo_core import ForecastSession, Schedule
+from ..femo_core import ForecastSession, RunReport, Schedule
 from ..femo_core.predictor import AbstractPredictor
 from .control import DeferredControl, controls_of, with_deferred_controls
 from .families import Family, find_family
 from .memory import Room, expected_features
-from .reporting import log, publish
+from .reporting import Channel, log
 from .sites import FALLBACK, SITES, watching_blocks
 from .steps import StepClock, coordinates_of, interpolated
 
@@ -70,14 +71,28 @@ def attach(model: Any, config: CacheConfig) -> Any:
     return model
 
 
+def last_report(model: Any) -> RunReport | None:
+    """What the last run of a patched model did. None before its first run. ValueError for a model without a cache."""
+    wrappers = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
+    if not wrappers:
+        raise ValueError(
+            "model has no cache of this pack on it: connect it after a FeMo Cache or TaylorSeer Cache node that is on")
+    return wrappers[0].__self__.last.report
+
+
+@dataclass
+class _LastRun:
+    report: RunReport | None = None
+
+
 @dataclass(frozen=True)
 class _Wrappers:
     config: CacheConfig
+    last: _LastRun = field(default_factory=_LastRun, compare=False)
 
     def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
-        started = time.perf_counter()
         run = _Run(self.config, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape])
         options = guider.model_options
         guider.model_options = comfy.model_patcher.create_model_options_clone(options)
@@ -86,8 +101,11 @@ class _Wrappers:
         _make_innermost(transformer_options)
         try:
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            run.publish(time.perf_counter() - started)
+            self.last.report = run.publish()
             return result
+        except BaseException:
+            run.channel.stopped(run.so_far())
+            raise
         finally:
             guider.model_options = options
             run.session.close()
@@ -133,6 +151,7 @@ class _Run:
 
     def __init__(self, config: CacheConfig, sigmas: Tensor, guider: Any, shapes: Sequence[Sequence[int]]):
         self.config, self.guider, self.clock = config, guider, StepClock(sigmas.tolist())
+        self.channel, self.started = Channel(config.node, config.node_id), time.perf_counter()
         self.shapes = shapes  # of the latents that are sampled together
         storage = torch.device("cpu") if config.cache_device == "cpu" else None
         self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
@@ -183,6 +202,7 @@ class _Run:
                       f"{needed[wanted] / 1e6:.1f} MB, more than {limit}")
 
     def begin_evaluation(self, timestep: Tensor) -> None:
+        self.channel.progress(self.so_far)
         self.calls = 0
         self.seen.clear()
         if self.sizes:
@@ -306,12 +326,18 @@ class _Run:
             self._logged.add(message)
             log.warning("%s: %s", self.config.node, message)
 
-    def publish(self, seconds: float) -> None:
-        settings = {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate}
-        report = self.session.report(seconds, self.obstacle, settings)
+    def so_far(self) -> RunReport:
+        return self.session.progress(time.perf_counter() - self.started, self._settings())
+
+    def publish(self) -> RunReport:
+        report = self.session.report(time.perf_counter() - self.started, self.obstacle, self._settings())
         for message in report.warnings:
             self._log_once(message)  # those of the session itself, known only now
-        publish(report, self.config.node, self.config.node_id)
+        self.channel.done(report)
+        return report
+
+    def _settings(self) -> dict[str, str]:
+        return {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate}
 
 
 def _run_of(options: dict[str, Any] | None) -> _Run | None:

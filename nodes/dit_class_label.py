@@ -52,7 +52,7 @@ class DiTClassLabel(io.ComfyNode):
                                         "commas, are dealt out to the images of a batch in turn. Empty, with no name "
                                         "chosen: the null class."),
             ],
-            outputs=[io.Conditioning.Output()],
+            outputs=[io.Conditioning.Output(tooltip="The class, for a sampler's positive or negative input.")],
         )
 
     @classmethod

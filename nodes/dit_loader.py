@@ -45,7 +45,7 @@ class DiTLoader(io.ComfyNode):
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default",
                                tooltip="What the weights are held in. default: what ComfyUI thinks best here."),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="The DiT, for a sampler or a cache node.")],
         )
 
     @classmethod

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..femo_core import FeMo, Schedule
 from . import inputs
 from .attach import CacheConfig, attach
+from .presets import FEMO
 
 
 class FeMoCache(io.ComfyNode):
@@ -19,7 +20,7 @@ class FeMoCache(io.ComfyNode):
             description="Runs the network on every N-th step and forecasts its features between by momentum (FeMo), "
                         "with gamma above 0 adapted to each image (Adapted-FeMo).",
             inputs=[
-                inputs.model(),
+                inputs.model(FEMO),
                 inputs.enabled(),
                 inputs.interval(),
                 inputs.max_order(default=2),

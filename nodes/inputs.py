@@ -11,8 +11,10 @@ CATEGORY = "model_patches/femo"
 MOST_STEPS = 1000  # a bound for the widgets only: no sampler is asked for more
 
 
-def model() -> io.Input:
-    return io.Model.Input("model", tooltip="The diffusion model to accelerate. It is cloned, not changed.")
+def model(presets: dict[str, dict[str, object]]) -> io.Input:
+    """`presets` go along with the node's definition, for the list in the browser that fills its widgets."""
+    return io.Model.Input("model", tooltip="The diffusion model to accelerate. It is cloned, not changed.",
+                          extra_dict={"femo_presets": presets})
 
 
 def enabled() -> io.Input:

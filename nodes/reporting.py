@@ -1,26 +1,53 @@
-"""How the user hears of a run: the log and the websocket."""
+"""How the user hears of a run: the log, and messages to the browser (or client) whose prompt is running."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
+from typing import Any
 
 from ..femo_core import RunReport
 
 log = logging.getLogger("femo")
 
-EVENT = "femo.report"
+PROGRESS, DONE = "femo.progress", "femo.report"
+PAUSE = 0.1  # seconds, at least, from one message of a run in progress to the next
+
+_runs: dict[tuple[str | None, str | None], int] = {}  # of the prompt that is running, so far, by node
 
 
-def publish(report: RunReport, node: str, node_id: str | None) -> None:
-    """One log line, and the same data as a `femo.report` message to the client whose prompt is running."""
-    log.info("%s: %s", node, report.summary())
-    server = getattr(sys.modules.get("server"), "PromptServer", None)  # absent where ComfyUI is used as a library
-    instance = getattr(server, "instance", None)
-    if instance is not None:
-        message = {
-            "node_id": node_id,
-            "prompt_id": getattr(instance, "last_prompt_id", None),
-            "report": report.to_dict(),
-        }
-        instance.send_sync(EVENT, message, instance.client_id)
+class Channel:
+    """Of one run. Messages hold node_id, prompt_id, run (1, 2, … of a node in a prompt), report and stopped."""
+
+    def __init__(self, node: str, node_id: str | None):
+        self.node, self.node_id = node, node_id
+        server = getattr(sys.modules.get("server"), "PromptServer", None)  # absent where ComfyUI is used as a library
+        self._server: Any = getattr(server, "instance", None)
+        self._prompt = getattr(self._server, "last_prompt_id", None)
+        if all(prompt != self._prompt for prompt, _ in _runs):
+            _runs.clear()
+        self.run = _runs[self._prompt, node_id] = _runs.get((self._prompt, node_id), 0) + 1
+        self._sent = 0.0
+
+    def progress(self, report: Callable[[], RunReport]) -> None:
+        """The report of a run so far, asked for only where somebody may see it."""
+        if self._server is not None and time.monotonic() - self._sent >= PAUSE:
+            self._send(PROGRESS, report())
+
+    def done(self, report: RunReport) -> None:
+        log.info("%s: %s", self.node, report.summary())
+        self._send(DONE, report)
+
+    def stopped(self, report: RunReport) -> None:
+        """The run was interrupted or has failed."""
+        self._send(DONE, report, stopped=True)
+
+    def _send(self, event: str, report: RunReport, stopped: bool = False) -> None:
+        if self._server is None:
+            return
+        self._sent = time.monotonic()
+        message = {"node_id": self.node_id, "prompt_id": self._prompt, "run": self.run, "report": report.to_dict(),
+                   "stopped": stopped}
+        self._server.send_sync(event, message, self._server.client_id)

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..femo_core import Schedule, TaylorSeer
 from . import inputs
 from .attach import CacheConfig, attach
+from .presets import TAYLORSEER
 
 
 class TaylorSeerCache(io.ComfyNode):
@@ -19,7 +20,7 @@ class TaylorSeerCache(io.ComfyNode):
             description="Runs the network on every N-th step and forecasts its features between by a Taylor series of "
                         "finite differences (TaylorSeer).",
             inputs=[
-                inputs.model(),
+                inputs.model(TAYLORSEER),
                 inputs.enabled(),
                 inputs.interval(),
                 inputs.max_order(default=2),

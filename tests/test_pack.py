@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", modules("femo_core"), ids=lambda p: p.name)
 def test_the_core_imports_torch_and_the_standard_library_only(path):
-    allowed = {"__future__", "abc", "collections", "contextlib", "dataclasses", "math", "torch", "typing"}
+    allowed = {"__future__", "abc", "collections", "contextlib", "dataclasses", "math", "statistics", "time", "torch",
+               "typing"}
     assert imported(path) <= allowed
 
 
@@ -46,9 +48,46 @@ def test_the_nodes_import_each_other_relatively(path):
 
 def test_every_node_has_a_help_page():
     ids = re.findall(r'node_id="(\w+)"', "".join(path.read_text() for path in modules("nodes")))
-    assert sorted(ids) == ["DiTClassLabel", "DiTLoader", "FeMoCache", "TaylorSeerCache"]
+    assert sorted(ids) == ["DiTClassLabel", "DiTLoader", "FeMoCache", "FeMoReport", "ImageFidelity", "TaylorSeerCache"]
     for node_id in ids:
-        assert (ROOT / "web" / "docs" / f"{node_id}.md").is_file()
+        english, chinese = DOCS / f"{node_id}.md", DOCS / node_id / "zh.md"
+        assert pictures_of(english) == pictures_of(chinese)
+        assert all((DOCS / picture).is_file() for picture in pictures_of(english))
+
+
+DOCS = ROOT / "web" / "docs"
+
+
+def pictures_of(page: Path) -> list[str]:
+    return re.findall(r"!\[.+?\]\((.+?)\)", page.read_text())
+
+
+def nodes() -> dict[str, dict[str, list[str]]]:
+    """Ids of the nodes, and the names of their inputs and outputs, as their files say."""
+    found = {}
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        source = path.read_text()
+        if node_id := re.search(r'node_id="(\w+)"', source):
+            own = re.findall(r'Input\(\s*"(\w+)"', source)
+            found[node_id[1]] = {
+                "inputs": sorted({*own, *re.findall(r"inputs\.(\w+)\(", source)} - {"accelerated_model"}),
+                "outputs": re.findall(r'Output\(\s*display_name="(\w+)"', source)}
+    return found
+
+
+@pytest.mark.parametrize("locale", ["zh"])
+def test_every_name_and_tooltip_is_translated(locale):
+    folder = ROOT / "locales" / locale
+    translated = json.loads((folder / "nodeDefs.json").read_text())
+    assert translated.keys() == nodes().keys()
+    for node_id, node in nodes().items():
+        texts = translated[node_id]
+        assert texts["display_name"]
+        assert texts["description"]
+        assert sorted(texts["inputs"]) == node["inputs"]
+        assert all(text["name"] and text["tooltip"] for text in texts["inputs"].values())
+        assert all(text["name"] and text["tooltip"] for text in texts["outputs"].values())
+        assert len(texts["outputs"]) == max(1, len(node["outputs"]))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
@@ -66,22 +105,17 @@ def test_a_workflow_and_its_api_form_say_the_same(path):
         node_id: node["class_type"] for node_id, node in prompt.items()}
     for node in graph["nodes"]:
         inputs = prompt[str(node["id"])]["inputs"]
-        assert {entry["name"]: links[entry["link"]] for entry in node["inputs"]} == {
-            name: value for name, value in inputs.items() if isinstance(value, list)}
-        widgets = [value for value in node["widgets_values"] if value != "fixed"]  # the browser's own, of the seed
-        assert widgets == [value for value in inputs.values() if not isinstance(value, list)]
+        linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry.get("link") is not None}
+        assert linked == {name: value for name, value in inputs.items() if isinstance(value, list)}
+        values = Counter(value for value in inputs.values() if not isinstance(value, list))
+        assert not values - Counter(node.get("widgets_values", []))  # which has the browser's own among them
 
 
-@pytest.mark.parametrize(("name", "file"), [
-    ("FeMoCache", "femo"), ("TaylorSeerCache", "taylorseer"), ("DiTLoader", "dit_loader"),
-    ("DiTClassLabel", "dit_class_label")])
-def test_help_pages_and_readme_name_every_input(name, file):
-    source = (ROOT / "nodes" / f"{file}.py").read_text()
-    own = re.findall(r'Input\(\s*"(\w+)"', source)
-    shared = re.findall(r"inputs\.(\w+)\(\)", source)
-    for text in ((ROOT / "web" / "docs" / f"{name}.md").read_text(), (ROOT / "README.md").read_text()):
-        for input_name in {*own, *shared} - {"model", "accelerated_model"}:
-            assert input_name in text
+@pytest.mark.parametrize("node_id", nodes())
+def test_help_pages_and_readme_name_every_input(node_id):
+    for page in (DOCS / f"{node_id}.md", DOCS / node_id / "zh.md", ROOT / "README.md"):
+        for name in {*nodes()[node_id]["inputs"], *nodes()[node_id]["outputs"]} - {"model"}:
+            assert name in page.read_text(), page
 
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])

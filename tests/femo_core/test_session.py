@@ -129,8 +129,10 @@ def test_nothing_is_recorded_that_no_step_will_use():
         session.begin_step(step)
         if not session.begin_call(["a"], ["x"]) and session.wants_features("a"):
             wanted.append(step)
-            session.record("a", {"x": torch.zeros(1, 1)})
-    assert wanted == [0, 1, 5]  # 9 is full, but the last
+            session.record("a", {"x": torch.ones(1, 1)})
+    assert wanted == [0, 1, 5, 9]  # 9 is full, but the last: it is measured only
+    assert session.cache._states["a", "x"].step == 5
+    assert [row["step"] for row in session.report(0.0).errors] == [1, 5, 9]
 
 
 @pytest.mark.parametrize(("schedule", "steps", "words"), [
@@ -312,3 +314,50 @@ print(femo_core.Schedule(6, 3).full_steps(50)[-1])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "44"
+
+
+def test_errors_are_of_the_forecast_for_each_full_step():
+    """A straight line is forecast exactly from its second point on; a curve is not."""
+    session = ForecastSession(Schedule(3, 2), TaylorSeer(1), 12)
+    for step in range(12):
+        session.begin_step(step)
+        if not session.begin_call(["a"], ["x"]) and session.wants_features("a"):
+            session.record("a", {"x": torch.tensor([[1.0 + step, 2.0 + step**2]])})
+    errors = {row["step"]: row["error"] for row in session.report(0.0).errors}
+    assert set(errors) == {1, 4, 7, 10}
+    before, last = 2.0 + 4**2, 2.0 + 7**2  # the curve at the full steps before 10
+    forecast = last + (last - before) / 3 * 3
+    assert errors[10] == pytest.approx((2.0 + 10**2 - forecast) / math.hypot(11.0, 102.0))
+
+
+def test_evaluations_are_timed_by_whether_the_network_ran(monkeypatch):
+    clock = iter([0.0, 2.0, 4.0, 6.0, 6.5, 7.0, 100.0])
+    monkeypatch.setattr("femo_core.session.time.perf_counter", lambda: next(clock))
+    session = ForecastSession(Schedule(3, 3), TaylorSeer(1), 6)
+    for step in range(6):
+        session.begin_step(step)
+        session.count_run(saved=step in (3, 4))
+    report = session.report(0.0)
+    assert (report.seconds_full_step, report.seconds_predicted_step) == (2.0, 0.5)
+    assert report.time_speedup == pytest.approx(6 * 2.0 / (4 * 2.0 + 2 * 0.5))
+    assert report.to_dict()["time_speedup"] == report.time_speedup
+
+
+def test_progress_is_the_report_so_far():
+    session = ForecastSession(Schedule(3, 3), TaylorSeer(1), 6)
+    for step in range(4):
+        session.begin_step(step)
+        session.count_run(saved=step == 3)
+    report = session.progress(1.0)
+    assert (report.full_steps, report.predicted_steps, report.total_steps) == ((0, 1, 2), (3,), 6)
+    assert report.reason == ""
+
+
+def test_a_report_is_json_even_of_a_network_that_gives_nan_or_nothing():
+    for value in (0.0, math.nan, math.inf):
+        session = ForecastSession(Schedule(3, 3), FeMo(1, gamma=0.01), 9)
+        for step in range(9):
+            session.begin_step(step)
+            if not session.begin_call(["a"], ["x"]) and session.wants_features("a"):
+                session.record("a", {"x": torch.full((2, 3), value)})
+        json.dumps(session.report(0.0).to_dict(), allow_nan=False)

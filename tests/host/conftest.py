@@ -29,5 +29,5 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     from comfy_host import attach_module
 
     seen: list[Any] = []
-    monkeypatch.setattr(attach_module, "publish", lambda report, *_: seen.append(report))
+    monkeypatch.setattr(attach_module.Channel, "done", lambda _, report: seen.append(report))
     return seen

@@ -38,7 +38,7 @@ def test_the_entry_point_gives_the_nodes():
     nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
     assert {node_id: nodes[node_id] for node_id in NODES} == NODES
     assert {node.GET_SCHEMA().display_name for node in nodes.values()} == {
-        "FeMo Cache", "TaylorSeer Cache", "Load DiT", "DiT Class Label"}
+        "FeMo Cache", "TaylorSeer Cache", "FeMo Report", "Image Fidelity", "Load DiT", "DiT Class Label"}
     assert {node.GET_SCHEMA().category for node in nodes.values()} == {"model_patches/femo"}
 
 
@@ -64,10 +64,27 @@ def test_tooltips_name_the_papers_symbol_and_a_sensible_range(node_id, name, sym
     assert "ensible" in tooltip or "papers use" in tooltip
 
 
-def test_every_input_has_a_tooltip():
-    for node in NODES.values():
-        for kind in ("required", "optional"):
-            assert all(options["tooltip"] for _, options in node.INPUT_TYPES().get(kind, {}).values())
+def test_every_input_and_output_has_a_tooltip():
+    extension = asyncio.run(sys.modules[PACK].comfy_entrypoint())
+    for node in asyncio.run(extension.get_node_list()):
+        schema = node.GET_SCHEMA()
+        assert all(part.tooltip for part in (*schema.inputs, *schema.outputs)), schema.node_id
+        assert schema.description
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_presets_are_values_that_the_widgets_have(node_id, execute):
+    presets = NODES[node_id].INPUT_TYPES()["required"]["model"][1]["femo_presets"]
+    assert presets
+    known = settings(node_id)
+    for name, values in presets.items():
+        assert values.keys() <= known.keys(), name
+        execute(node_id, **values)
+    if node_id == "FeMoCache":
+        balanced = presets["FLUX: balanced, 50 steps"]
+        assert {key: known[key] for key in balanced} == balanced  # what a new node has
+
+
 
 
 def test_the_defaults_are_what_was_measured_best():

@@ -1,0 +1,37 @@
+"""The presets of femo_core as the values of a node's widgets, for the list in the browser."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ..femo_core import FeMo, TaylorSeer
+from ..femo_core.predictor import AbstractPredictor
+from ..femo_core.presets import MEASURED, PAPERS, Preset
+
+LEVELS = {"quality": 4, "balanced": 6, "fast": 8}  # intervals, measured at 50 steps
+FEWER_STEPS = 3  # interval at 20 to 28 steps
+
+
+def _values(preset: Preset, site: str) -> dict[str, object]:
+    return {**asdict(preset.predictor), "warmup_steps": preset.warmup_steps, "cooldown_steps": preset.cooldown_steps,
+            "site": site}
+
+
+def _measured(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for family, preset in MEASURED.items():
+        if isinstance(preset.predictor, kind):
+            levels = {f"{level}, 50 steps": interval for level, interval in LEVELS.items()} | {
+                "20–28 steps": FEWER_STEPS}
+            for level, interval in levels.items():
+                found[f"{family}: {level}"] = {"interval": interval, **_values(preset, "hidden")}
+    return found
+
+
+def _papers(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:
+    return {f"papers: {name}": _values(preset, "module") for name, preset in PAPERS.items()
+            if isinstance(preset.predictor, kind)}
+
+
+FEMO = _measured(FeMo) | _papers(FeMo)
+TAYLORSEER = _measured(TaylorSeer) | _papers(TaylorSeer)

@@ -1,0 +1,67 @@
+"""FeMo Report: the last run of a model, as text, chart and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..femo_core import RunReport
+from . import inputs
+from .attach import last_report
+from .chart import chart
+
+
+class FeMoReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FeMoReport",
+            display_name="FeMo Report",
+            category=inputs.CATEGORY,
+            description="What the cache did in the model's last run: as text, as a chart and as JSON. A run through "
+                        "the API has it in its history.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model as it comes from the cache node."),
+                io.AnyType.Input(
+                    "after", tooltip="What the sampler gives (its latent, or the decoded image), so that the report is "
+                                     "made after the run."),
+                io.Boolean.Input("save_json", default=False, tooltip="Also write the JSON into the output folder."),
+                io.String.Input("filename_prefix", default="femo_report", tooltip="Of the file, if it is written."),
+            ],
+            outputs=[
+                io.String.Output(display_name="text", tooltip="What was full, forecast and saved, line by line."),
+                io.Image.Output(display_name="chart", tooltip="The steps, the forecast errors and β as a picture."),
+                io.String.Output(display_name="json", tooltip="All of it, for other programs."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, after, save_json, filename_prefix) -> io.NodeOutput:
+        report = last_report(model)
+        if report is None:
+            raise ValueError(
+                "after must come from a run of this model, and there has been none: connect the latent or image that "
+                "the sampler made with it")
+        lines, content = lines_of(report), json.dumps(report.to_dict(), indent=2)
+        if save_json:
+            folder, name, number, *_ = folder_paths.get_save_image_path(
+                filename_prefix, folder_paths.get_output_directory())
+            Path(folder, f"{name}_{number:05}_.json").write_text(content, encoding="utf-8")
+        text = "\n".join(lines)
+        return io.NodeOutput(text, chart(report, lines[:2]), content,
+                             ui={"text": (text,), "femo_report": (report.to_dict(),)})
+
+
+def lines_of(report: RunReport) -> list[str]:
+    settings = ", ".join(f"{key} {value}" for key, value in report.settings.items())
+    lines = [report.summary(), settings]
+    if report.time_speedup:
+        lines.append(f"about {report.time_speedup:.2f}x faster than its full steps alone, by this run's own times")
+    if report.errors:
+        worst = max(row["error"] for row in report.errors)
+        lines.append(f"forecast error at full steps: {report.errors[-1]['error']:.2%} at the last, {worst:.2%} at most")
+    return [*lines, *(f"note: {warning}" for warning in report.warnings)]

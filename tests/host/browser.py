@@ -1,0 +1,133 @@
+"""A real browser on a real ComfyUI's own front end: Chromium without a window, driven by playwright."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from comfy_server import Client
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MISSING = "no Chromium found, browser tests skipped: get one with `apt install chromium`"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+SIZE = {"width": 1600, "height": 1000}
+# What a ComfyUI says of itself on a fresh installation, or that reaches no network: not ours to mend.
+HARMLESS = re.compile(
+    r"net::ERR_(INTERNET_DISCONNECTED|NAME_NOT_RESOLVED|TUNNEL|PROXY|CONNECTION|ABORTED|FAILED)|404 \(Not Found\)|"
+    r"status of 40[03]|Failed to (load|fetch) (templates|survey|release)|[Ss]entry|firebase|"
+    r"graph accessed before initialization|api\.comfy\.org|huggingface\.co|Prompt execution failed|NetworkError|"
+    r"AxiosError|Network Error")
+
+
+class Page:
+    """ComfyUI in a tab. `errors` are those of its console that say something of us or of the workflow."""
+
+    def __init__(self, page: Any, server: Client):
+        self.page, self.server = page, server
+        self.errors: list[str] = []
+        page.on("console", lambda message: self._note(message.text) if _is_error(message) else None)
+        page.on("pageerror", lambda error: self._note(str(error)))
+        self.open()
+
+    def _note(self, text: str) -> None:
+        if not HARMLESS.search(text):
+            self.errors.append(text)
+
+    def open(self) -> None:
+        self.page.goto(f"http://{self.server.address}/", timeout=60_000)
+        self.page.wait_for_function("!!window.LiteGraph?.registered_node_types.FeMoCache", timeout=90_000)
+        self.page.wait_for_timeout(2000)  # the front end goes on to load the last, or its first, workflow
+
+    def run(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def load(self, workflow: dict[str, Any]) -> None:
+        self.run("async workflow => { await app.loadGraphData(workflow) }", workflow)
+        self.page.keyboard.press("Escape")  # what a missing model is asked for with
+
+    def load_api(self, prompt: dict[str, Any], name: str) -> None:
+        self.run("async ([prompt, name]) => { await app.loadApiJson(prompt, name) }", [prompt, name])
+        self.page.keyboard.press("Escape")
+
+    def prompt(self) -> dict[str, Any]:
+        """What would be queued, in API format."""
+        return self.run("async () => (await app.graphToPrompt()).output")
+
+    def saved(self) -> dict[str, Any]:
+        """What would be saved."""
+        return json.loads(json.dumps(self.run("() => app.graph.serialize()")))
+
+    def missing(self) -> list[str]:
+        """Types of nodes that the front end does not know."""
+        return self.run("() => app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type] && !n.subgraph)"
+                        ".map(n => n.type)")
+
+    def queue(self, seconds: float = 240) -> dict[str, Any]:
+        """Queues the workflow as the button does, waits for its end, and returns its history."""
+        while any(self.server.get("/queue").json().values()):  # of what was queued before
+            self.page.wait_for_timeout(200)
+        known = self.server.get("/history").json()
+        self.run("async () => { await app.queuePrompt(0) }")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = [entry for key, entry in self.server.get("/history").json().items() if key not in known]
+            if found:
+                self.page.wait_for_timeout(500)  # for the last messages
+                return found[0]
+            self.page.wait_for_timeout(200)
+        raise TimeoutError(f"the workflow did not end within {seconds} s")
+
+    def fit(self) -> None:
+        """All nodes in view."""
+        self.run("""() => {
+            const nodes = app.graph.nodes, c = app.canvas, size = [c.canvas.clientWidth, c.canvas.clientHeight]
+            const left = Math.min(...nodes.map(n => n.pos[0]))
+            const top = Math.min(...nodes.map(n => n.pos[1] - 40))
+            const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]))
+            const low = Math.max(...nodes.map(n => n.pos[1] + n.size[1]))
+            c.ds.scale = Math.min(1, 0.9 * size[0] / (right - left), 0.85 * size[1] / (low - top))
+            c.ds.offset = [0.08 * size[0] / c.ds.scale - left, 0.1 * size[1] / c.ds.scale - top]
+            c.setDirty(true, true)
+        }""")
+        self.page.wait_for_timeout(800)
+
+    def screenshot(self, path: Path, **options: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=str(path), **options)
+
+
+def _is_error(message: Any) -> bool:
+    """An exception in what listens to the server's messages is a warning only."""
+    return message.type == "error" or (message.type == "warning" and "Unhandled message" in message.text)
+
+
+@contextmanager
+def open_browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def open_page(browser: Any, server: Client, **settings: Any) -> Iterator[Page]:
+    """A tab of its own. settings: the front end's, with _ for the dots of their names (VueNodes_Enabled=True)."""
+    folder = server.log.parent / "user" / "default"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = {"Comfy." + name.replace("_", "."): value for name, value in settings.items()}
+    (folder / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True, **chosen}))
+    context = browser.new_context(viewport=SIZE)
+    try:
+        yield Page(context.new_page(), server)
+    finally:
+        context.close()

@@ -1,0 +1,315 @@
+"""What users see, in a real browser: workflows, the report on the node, presets, greyed widgets.
+
+Where there is no Chromium these are skipped. Pictures of what was seen are in out/browser.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from browser import CHROMIUM, MISSING, open_browser, open_page
+from comfy_host import HOST
+from comfy_server import ROOT, comfy_server
+from hosts import server_environment, version
+
+if CHROMIUM is None:
+    pytest.skip(MISSING, allow_module_level=True)
+
+WORKFLOWS = ROOT / "example_workflows"
+OLD = ROOT / "tests" / "host" / "old_workflows"
+OUT = ROOT / "out" / "browser" / version(HOST)
+# Nodes of theirs that older ComfyUIs do not have.
+NEEDS = {"flux_kontext_femo": (0, 3), "wan22_video_femo": (0, 3), "qwen_image_femo": (0, 3)}
+RENDERERS = [False, True] if tuple(map(int, version(HOST).split("."))) >= (0, 29) else [False]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfy") / "base"
+    with comfy_server(HOST, folder, "femo", server_environment(HOST)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(params=RENDERERS, ids=lambda vue: "vue" if vue else "canvas")
+def any_page(request, browser, server):
+    """In either way that the front end draws nodes."""
+    with open_page(browser, server, VueNodes_Enabled=request.param) as page:
+        page.vue = request.param
+        yield page
+        assert page.errors == []
+
+
+@pytest.fixture
+def page(browser, server):
+    with open_page(browser, server) as page:
+        yield page
+        assert page.errors == []
+
+
+def api(name):
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+
+
+def ui(name, folder=WORKFLOWS):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def inputs_of(prompt):
+    return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+
+
+def with_steps(workflow, steps, seed=1):
+    """A shorter run of it."""
+    for node in workflow["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][:3] = [seed, "fixed", steps]
+    return workflow
+
+
+def widgets(page, node_type, field="value"):
+    return page.run("([type, field]) => Object.fromEntries(app.graph.nodes.find(n => n.type === type).widgets"
+                    ".map(w => [w.name, w[field]]))", [node_type, field])
+
+
+def set_widget(page, node_type, name, value):
+    """As a user does it: the value, then what the front end calls after a change."""
+    page.run("""([type, name, value]) => {
+        const node = app.graph.nodes.find(n => n.type === type), widget = node.widgets.find(w => w.name === name)
+        widget.value = value
+        widget.callback?.(value, app.canvas, node)
+    }""", [node_type, name, value])
+
+
+def marks(page, kind):
+    return page.run("kind => document.querySelectorAll(`.femo-report .femo-${kind}`).length", kind)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in WORKFLOWS.glob("*.json")))
+def test_a_workflow_loads_as_saved(page, name):
+    """No unknown node, no error, and what is queued is what the API's version of it holds."""
+    page.load(ui(name))
+    assert page.missing() == []
+    expected, found = inputs_of(api(name)), inputs_of(page.prompt())
+    assert found.keys() == expected.keys()
+    for key, (kind, values) in expected.items():
+        assert found[key][0] == kind
+        assert {k: found[key][1].get(k) for k in values} == values
+    assert (WORKFLOWS / f"{name}.jpg").exists()
+
+
+def test_the_workflows_are_listed_as_templates(server):
+    listed = server.get("/workflow_templates").json()
+    assert set(listed["femo"]) == {path.stem for path in WORKFLOWS.glob("*.json")}
+
+
+def test_an_old_workflow_keeps_its_values(page):
+    """From before max_consecutive, coordinate, cache_device, presets and the report were there."""
+    page.load(ui("dit_femo", OLD))
+    values = widgets(page, "FeMoCache")
+    assert {key: values[key] for key in (
+        "enabled", "interval", "max_order", "beta", "gamma", "beta_min", "beta_max", "warmup_steps", "cooldown_steps",
+        "site", "momentum_start", "max_consecutive", "coordinate", "cache_device")} == {
+        "enabled": True, "interval": 4, "max_order": 1, "beta": 0.1, "gamma": 0, "beta_min": 0.2, "beta_max": 0.45,
+        "warmup_steps": 2, "cooldown_steps": 1, "site": "hidden", "momentum_start": "feature", "max_consecutive": 0,
+        "coordinate": "steps", "cache_device": "gpu"}
+    assert inputs_of(page.prompt())["2"] == inputs_of(api("dit_femo"))["2"]
+
+
+def test_a_run_shows_its_steps_on_the_node(any_page):
+    page = any_page
+    page.load(with_steps(ui("dit_compare"), 20, seed=10 + page.vue))
+    assert "appears here" in page.run("() => document.querySelector('.femo-report').innerText")
+    entry = page.queue()
+    assert entry["status"]["status_str"] == "success"
+    full = 2 + len(range(5, 20, 4)) + (19 not in range(5, 20, 4))  # warm-up 2, every 4th, the last
+    assert (marks(page, "full"), marks(page, "predicted"), marks(page, "toCome")) == (full, 20 - full, 0)
+    assert marks(page, "error") > 2
+    said = page.run("() => document.querySelector('.femo-run').innerText")
+    assert f"{full} of 20 steps in full" in said
+    assert page.run("() => document.querySelector('.femo-run').dataset.done") == "true"
+    tooltip = page.run("() => document.querySelector('.femo-full title').textContent")
+    assert tooltip == "step 1: computed in full"
+    # The report node and the comparison say theirs, on the node and in the history.
+    texts = page.run("() => [...document.querySelectorAll('.femo-text')].map(e => e.textContent)")
+    assert any(text.startswith(f"{full} full and {20 - full} predicted of 20 steps") for text in texts)
+    assert any(text.startswith("image 1: PSNR") for text in texts)
+    report = entry["outputs"]["12"]["femo_report"][0]
+    assert len(report["full_steps"]) == full
+    page.fit()
+    page.screenshot(OUT / f"run_{'vue' if page.vue else 'canvas'}.png")
+
+
+@pytest.mark.parametrize("palette", ["light", "dark"])
+def test_both_themes(browser, server, palette):
+    """The words take the theme's colours."""
+    with open_page(browser, server, ColorPalette=palette) as page:
+        page.load(ui("dit_femo"))
+        page.page.wait_for_timeout(500)
+        colour = page.run("() => getComputedStyle(document.querySelector('.femo-report')).color")
+        brightness = sum(map(int, colour[colour.index("(") + 1:-1].split(",")[:3])) / 3
+        assert brightness < 128 if palette == "light" else brightness > 128
+        page.fit()
+        page.screenshot(OUT / f"theme_{palette}.png")
+        assert page.errors == []
+
+
+def test_nothing_of_the_report_is_saved(any_page):
+    page = any_page
+    page.load(with_steps(ui("dit_femo"), 4, seed=20 + page.vue))
+    before = page.saved()
+    page.queue()
+    after = page.saved()
+    values = {node["id"]: node.get("widgets_values") for node in after["nodes"]}
+    assert values == {node["id"]: node.get("widgets_values") for node in before["nodes"]}
+    assert len(values[2]) == 14  # the node's own inputs
+    assert "femo_" not in json.dumps(after)
+
+
+def test_presets_fill_the_widgets_and_an_edit_makes_them_custom(any_page):
+    page = any_page
+    page.load(ui("dit_femo"))
+    assert widgets(page, "FeMoCache")["preset"] == "DiT: quality, 50 steps"
+    set_widget(page, "FeMoCache", "preset", "papers: Adapted-FeMo, FLUX, O=1")
+    values = widgets(page, "FeMoCache")
+    assert (values["max_order"], values["beta"], values["gamma"], values["site"]) == (1, 0.325, 0.0125, "module")
+    assert values["interval"] == 4  # which that preset leaves to the user
+    assert values["preset"] == "papers: Adapted-FeMo, FLUX, O=1"
+    set_widget(page, "FeMoCache", "beta", 0.3)
+    assert widgets(page, "FeMoCache")["preset"] == "custom"
+    prompt = page.prompt()["2"]["inputs"]
+    assert prompt["beta"] == 0.3
+    assert not {"preset", "femo_report"} & prompt.keys()
+    saved = page.saved()
+    page.load(saved)
+    assert widgets(page, "FeMoCache")["beta"] == 0.3
+    assert page.prompt()["2"]["inputs"] == prompt
+
+
+def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
+    page = any_page
+    page.load(ui("dit_femo"))
+    grey = widgets(page, "FeMoCache", "disabled")
+    assert [name for name, value in grey.items() if value] == ["beta_min", "beta_max"]
+    before = page.prompt()["2"]["inputs"]
+    set_widget(page, "FeMoCache", "gamma", 0.01)
+    assert not any(widgets(page, "FeMoCache", "disabled").values())
+    set_widget(page, "FeMoCache", "gamma", 0)
+    set_widget(page, "FeMoCache", "enabled", False)
+    grey = widgets(page, "FeMoCache", "disabled")
+    assert all(grey[name] for name in ("interval", "beta", "site"))
+    assert not grey["enabled"]
+    set_widget(page, "FeMoCache", "enabled", True)
+    assert page.prompt()["2"]["inputs"] == before
+
+
+def test_a_fallback_is_said_on_the_node(page):
+    """Sampling at a site that a compiled model does not have, or without any step to skip."""
+    page.load(with_steps(ui("dit_femo"), 3, seed=30))
+    set_widget(page, "FeMoCache", "warmup_steps", 10)
+    page.queue()
+    said = page.run("() => document.querySelector('.femo-notice').textContent")
+    assert "nothing skipped: all 3 steps fall into the warm-up (10)" in said
+
+
+def test_a_bad_value_is_refused_before_sampling(page):
+    page.load(with_steps(ui("dit_femo"), 3, seed=31))
+    set_widget(page, "FeMoCache", "gamma", 0.01)
+    set_widget(page, "FeMoCache", "beta", 0.9)
+    entry = page.queue()
+    assert entry["status"]["status_str"] == "error"
+    message = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+    assert message["node_type"] == "FeMoCache"
+    assert "widen the bounds or set gamma to 0" in message["exception_message"]
+
+
+def test_two_samplers_show_a_strip_each(page):
+    page.load(ui("dit_two_pass"))
+    page.queue()
+    strips = page.run("() => [...document.querySelectorAll('.femo-run')].map(e => "
+                      "['full', 'predicted', 'toCome'].map(k => e.querySelectorAll(`.femo-${k}`).length))")
+    assert len(strips) == 2
+    assert sorted(sum(strip) for strip in strips) == [20, 30]
+    assert all(strip[2] == 0 for strip in strips)
+
+
+def test_two_samplers_on_one_cache_node_show_two_strips_on_it(page):
+    workflow = api("dit_compare")
+    workflow["7"]["inputs"]["model"] = ["2", 0]
+    for key in ("6", "7"):
+        workflow[key]["inputs"].update(steps=8 if key == "6" else 10, seed=40)
+    page.load_api(workflow, "one_cache")
+    page.queue()
+    runs = page.run("() => [...document.querySelectorAll('.femo-run')].map(e => e.innerText)")
+    assert len(runs) == 2
+    assert {text.split(" · ")[0] for text in runs} == {"run 1", "run 2"}
+
+
+def test_a_page_reloaded_in_mid_run_goes_on(page):
+    page.load(with_steps(ui("dit_femo"), 400, seed=50))
+    page.run("async () => { await app.queuePrompt(0) }")
+    page.page.wait_for_function("document.querySelectorAll('.femo-report .femo-full').length > 3", timeout=60_000)
+    page.open()  # the front end brings the workflow back by itself
+    page.page.wait_for_function("document.querySelectorAll('.femo-report .femo-full').length > 3", timeout=60_000)
+    running = page.run("() => document.querySelector('.femo-run').dataset.done")
+    page.run("async () => { await fetch('/interrupt', { method: 'POST' }) }")
+    page.page.wait_for_function("document.querySelector('.femo-run')?.dataset.done === 'true'", timeout=60_000)
+    assert running == "false"
+    assert "stopped" in page.run("() => document.querySelector('.femo-run').innerText")
+
+
+def test_within_a_subgraph(page):
+    page.load(with_steps(ui("dit_femo"), 6, seed=60))
+    if not page.run("() => typeof app.graph.convertToSubgraph === 'function'"):
+        pytest.skip("no subgraphs here")
+    page.run("""() => {
+        const nodes = app.graph.nodes.filter(n => ["FeMoCache", "KSampler"].includes(n.type))
+        app.graph.convertToSubgraph(new Set(nodes))
+    }""")
+    page.queue()
+    inner = """() => {
+        const subgraph = app.graph.nodes.find(n => n.subgraph).subgraph
+        const node = subgraph.nodes.find(n => n.type === "FeMoCache")
+        return node.widgets.find(w => w.name === "femo_report").element.querySelectorAll(".femo-full").length
+    }"""
+    assert page.run(inner) > 2
+
+
+def test_a_picture_dragged_in_brings_its_workflow_back(page):
+    page.load(with_steps(ui("dit_femo"), 5, seed=70))
+    set_widget(page, "FeMoCache", "interval", 3)
+    entry = page.queue()
+    before = page.prompt()
+    place = next(output["images"][0] for output in entry["outputs"].values() if output.get("images"))
+    page.load(ui("dit_two_pass"))
+    page.run("""async ({ filename, subfolder, type }) => {
+        const picture = await fetch(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
+        await app.handleFile(new File([await picture.blob()], filename, { type: "image/png" }))
+    }""", place)
+    page.page.wait_for_timeout(1000)
+    assert inputs_of(page.prompt()) == inputs_of(before)
+    assert widgets(page, "FeMoCache")["interval"] == 3
+
+
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_names_and_words_are_in_the_users_language(browser, server, locale):
+    with open_page(browser, server, Locale=locale) as page:
+        page.load(ui("dit_femo"))
+        title = page.run("() => LiteGraph.registered_node_types.FeMoCache.title")
+        label = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').widgets"
+                         ".find(w => w.name === 'interval').label")
+        idle = page.run("() => document.querySelector('.femo-report').innerText")
+        assert page.errors == []
+    if locale == "zh":
+        assert "FeMo 缓存" in title
+        assert label == "间隔"
+        assert "报告" in idle
+    else:
+        assert "FeMo Cache" in title
+        assert "appears here" in idle

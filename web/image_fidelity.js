@@ -1,0 +1,3 @@
+import { registerTextOutput } from "./common/text_output.js"
+
+registerTextOutput("ImageFidelity")
