@@ -55,6 +55,7 @@ class FeMoCache(io.ComfyNode):
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else a like node elsewhere gets this one's output, and its reports come here
         )
 
     @classmethod

@@ -272,7 +272,7 @@ def test_within_a_subgraph(page):
         const nodes = app.graph.nodes.filter(n => ["FeMoCache", "KSampler"].includes(n.type))
         app.graph.convertToSubgraph(new Set(nodes))
     }""")
-    page.queue()
+    assert page.queue()["status"]["status_str"] == "success"
     inner = """() => {
         const subgraph = app.graph.nodes.find(n => n.subgraph).subgraph
         const node = subgraph.nodes.find(n => n.type === "FeMoCache")

@@ -67,10 +67,17 @@ def test_the_pack_loads_under_any_name_through_a_link_without_a_warning(server):
     assert not re.search(r"(IMPORT FAILED|Cannot import).*any-Name", log)
 
 
-@pytest.mark.parametrize("node_id", ["FeMoCache", "TaylorSeerCache", "DiTLoader", "DiTClassLabel"])
-def test_the_help_pages_are_served(server, node_id):
-    page = server.get(f"/extensions/{quote(FOLDER)}/docs/{node_id}.md").text
-    assert page == (ROOT / "web" / "docs" / f"{node_id}.md").read_text()
+DOCS = ROOT / "web" / "docs"
+
+
+@pytest.mark.parametrize("page", [str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob("*.*"))])
+def test_the_help_pages_and_their_pictures_are_served(server, page):
+    assert server.get(f"/extensions/{quote(FOLDER)}/docs/{page}").content == (DOCS / page).read_bytes()
+
+
+def test_translations_are_served(server):
+    served = server.get("/i18n").json()["zh"]["nodeDefs"]
+    assert served.items() >= json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text()).items()
 
 
 def test_the_example_workflow_runs_the_network_ten_times_of_fifty(server, prompt, full):
@@ -113,6 +120,33 @@ def test_the_message_names_node_and_prompt(server, prompt):
     started = next(m["data"]["prompt_id"] for m in messages if m["type"] == "execution_start")
     data = next(m["data"] for m in messages if m["type"] == "femo.report")
     assert (data["node_id"], data["prompt_id"]) == ("2", started)
+
+
+def test_two_like_nodes_each_get_their_own_reports(server, prompt):
+    """Not one for both from ComfyUI's cache of results."""
+    both = changed(changed(prompt, "7", seed=31, steps=8), enabled=True)
+    both["20"], both["21"], both["22"] = (copy.deepcopy(both[key]) for key in ("2", "7", "8"))
+    both["21"]["inputs"].update(model=["20", 0], seed=32)
+    both["22"]["inputs"].update(samples=["21", 0])
+    messages = server.run(both)
+    assert [m["data"]["node_id"] for m in messages if m["type"] == "femo.report"] in (["2", "20"], ["20", "2"])
+
+
+def test_progress_comes_while_a_run_goes_on_and_the_report_into_the_history(server, prompt):
+    prompt = changed(prompt, "7", seed=33)
+    prompt["30"] = {"class_type": "FeMoReport", "inputs": {
+        "model": ["2", 0], "after": ["7", 0], "save_json": True, "filename_prefix": "reports/femo"}}
+    messages = server.run(prompt)
+    progress = [m["data"] for m in messages if m["type"] == "femo.progress"]
+    assert progress
+    assert all(data["report"]["total_steps"] == 50 and data["node_id"] == "2" for data in progress)
+    done = [len(data["report"]["full_steps"]) + len(data["report"]["predicted_steps"]) for data in progress]
+    assert done == sorted(done)
+    started = next(m["data"]["prompt_id"] for m in messages if m["type"] == "execution_start")
+    kept = server.get(f"/history/{started}").json()[started]["outputs"]["30"]["femo_report"][0]
+    assert kept == server.report(messages)
+    written = server.get("/view", filename="femo_00001_.json", subfolder="reports", type="output").json()
+    assert written == kept
 
 
 def test_the_taylorseer_node(server, prompt, full):
