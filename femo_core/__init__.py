@@ -4,16 +4,20 @@ Depends on torch and the standard library alone; knows nothing of ComfyUI.
 """
 
 from .cache import FeatureCache
+from .calibration import Calibration, TrajectoryGram, calibrate, calibrate_schedule, expected_error
 from .errors import StateError
 from .predictor import AbstractPredictor, PredictorState
 from .predictors.femo import FeMo
 from .predictors.taylorseer import TaylorSeer
 from .report import RunReport
-from .schedule import Schedule
+from .schedule import AbstractSchedule, ExplicitSchedule, Schedule
 from .session import ForecastSession
 
 __all__ = [
     "AbstractPredictor",
+    "AbstractSchedule",
+    "Calibration",
+    "ExplicitSchedule",
     "FeMo",
     "FeatureCache",
     "ForecastSession",
@@ -22,4 +26,8 @@ __all__ = [
     "Schedule",
     "StateError",
     "TaylorSeer",
+    "TrajectoryGram",
+    "calibrate",
+    "calibrate_schedule",
+    "expected_error",
 ]

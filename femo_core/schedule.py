@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .errors import check_integer
 
 
 @dataclass(frozen=True)
-class Schedule:
+class AbstractSchedule(ABC):
+    """Says which steps are full. Steps count up from 0; it knows indices only, no noise levels."""
+
+    @abstractmethod
+    def is_full(self, step: int, total_steps: int) -> bool:
+        """Whether the network runs at `step` of a run of `total_steps` steps. It does beyond its end."""
+
+    def full_steps(self, total_steps: int) -> tuple[int, ...]:
+        """All full steps of a run of `total_steps` steps, ascending."""
+        check_integer("total_steps", total_steps, 0)
+        return tuple(step for step in range(total_steps) if self.is_full(step, total_steps))
+
+    def longest_gap(self, total_steps: int) -> int:
+        """Steps from a full step to the next one, at most."""
+        full = self.full_steps(total_steps)
+        return max((after - before for before, after in pairwise((*full, total_steps))), default=1)
+
+    @property
+    @abstractmethod
+    def leading_steps(self) -> int:
+        """Full steps that a stream of features starts with, one that appears in mid-run too."""
+
+    @property
+    @abstractmethod
+    def first_recorded_step(self) -> int:
+        """Features of earlier steps are not recorded."""
+
+    @abstractmethod
+    def why_all_full(self, total_steps: int) -> str:
+        """In words, for a run of which every step is full."""
+
+
+@dataclass(frozen=True)
+class Schedule(AbstractSchedule):
     """The papers' schedule: a warm-up, then every N-th step, and optionally a cool-down.
 
     Steps count up from 0. Steps 0 … warmup_steps − 1 are full, then every `interval`-th step counted from step
@@ -35,17 +70,15 @@ class Schedule:
         check_integer("max_consecutive", self.max_consecutive, 0)
 
     def is_full(self, step: int, total_steps: int) -> bool:
-        """Whether the network runs at `step` of a run of `total_steps` steps. It does beyond its end."""
         since_warmup = step - (self.warmup_steps - 1)
         if since_warmup <= 0 or step >= total_steps - self.cooldown_steps:
             return True
         since_full = since_warmup % self.interval
         return since_full % (self.max_consecutive + 1) == 0 if self.max_consecutive else since_full == 0
 
-    def full_steps(self, total_steps: int) -> tuple[int, ...]:
-        """All full steps of a run of `total_steps` steps, ascending."""
-        check_integer("total_steps", total_steps, 0)
-        return tuple(step for step in range(total_steps) if self.is_full(step, total_steps))
+    @property
+    def leading_steps(self) -> int:
+        return self.warmup_steps
 
     @property
     def first_recorded_step(self) -> int:
@@ -54,3 +87,51 @@ class Schedule:
         As in TaylorSeer's reference implementation; what the network does in its very first steps is a poor guide.
         """
         return max(0, self.warmup_steps - 2)
+
+    def why_all_full(self, total_steps: int) -> str:
+        if self.interval == 1:
+            return "interval is 1"
+        return (f"all {total_steps} steps fall into the warm-up ({self.warmup_steps}), the interval ({self.interval}) "
+                f"or the cool-down ({self.cooldown_steps})")
+
+
+@dataclass(frozen=True)
+class ExplicitSchedule(AbstractSchedule):
+    """Full steps given one by one, as `calibrate_schedule` finds them.
+
+    steps: ascending, the first 0. total_steps: of the run that they are for; a run of another number of steps has them
+    at the same parts of it. 0: they are taken as they are, whatever the run.
+
+    Raises ValueError for steps that do not start at 0, do not ascend, or lie beyond total_steps.
+    """
+
+    steps: tuple[int, ...] = (0,)
+    total_steps: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        check_integer("total_steps", self.total_steps, 0)
+        if not self.steps or self.steps[0] != 0 or any(a >= b for a, b in pairwise(self.steps)):
+            raise ValueError(f"steps must ascend and start at 0; got {self.steps}")
+        if self.total_steps and self.steps[-1] >= self.total_steps:
+            raise ValueError(f"steps must lie below total_steps ({self.total_steps}); got {self.steps[-1]}")
+
+    def is_full(self, step: int, total_steps: int) -> bool:
+        return step >= total_steps or step in self._scaled(total_steps)
+
+    def _scaled(self, total_steps: int) -> set[int]:
+        if not self.total_steps or self.total_steps == total_steps:
+            return set(self.steps)
+        # Step i of n starts at i/n of the run, wherever that is in another number of steps.
+        return {round(step * total_steps / self.total_steps) for step in self.steps}
+
+    @property
+    def leading_steps(self) -> int:
+        return next((i for i, step in enumerate(self.steps) if step != i), len(self.steps))
+
+    @property
+    def first_recorded_step(self) -> int:
+        return 0
+
+    def why_all_full(self, total_steps: int) -> str:
+        return f"the schedule makes all {total_steps} steps full"

@@ -18,7 +18,7 @@ from .errors import StateError
 from .predictor import AbstractPredictor
 from .readback import Readback
 from .report import RunReport
-from .schedule import Schedule
+from .schedule import AbstractSchedule
 
 
 class ForecastSession:
@@ -38,13 +38,14 @@ class ForecastSession:
     a warm-up of its own.
     """
 
-    def __init__(self, schedule: Schedule, predictor: AbstractPredictor, total_steps: int,
+    def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int,
                  storage: torch.device | None = None):
         self.schedule = schedule
         self.predictor = predictor
         self.total_steps = total_steps
         self.cache = FeatureCache(predictor, storage)
         full = set(schedule.full_steps(total_steps))
+        self._longest_gap = schedule.longest_gap(total_steps)
         self._last_predicted = max((step for step in range(total_steps) if step not in full), default=-1)
         self._step = 0.0
         self._coordinate = 0.0
@@ -100,12 +101,12 @@ class ForecastSession:
         every site, at the full step before.
         """
         for stream in streams:
-            if self.index - math.floor(self._anchor.get(stream, self._step)) >= self.schedule.interval + 1:
+            if self.index - math.floor(self._anchor.get(stream, self._step)) >= self._longest_gap + 1:
                 self._forget(stream)
             self._first_step.setdefault(stream, self.index)
         if self.schedule.is_full(self.index, self.total_steps):
             return False
-        if any(self._age(stream) < self.schedule.warmup_steps for stream in streams):
+        if any(self._age(stream) < self.schedule.leading_steps for stream in streams):
             return False
         return all((stream, site) in self.cache for site in sites for stream in streams)
 
@@ -245,13 +246,8 @@ class ForecastSession:
         )
 
     def _why_nothing_was_saved(self) -> str:
-        if self.schedule.interval == 1:
-            return "interval is 1"
-        if len(self.schedule.full_steps(self.total_steps)) == self.total_steps:
-            return (
-                f"all {self.total_steps} steps fall into the warm-up ({self.schedule.warmup_steps}), the interval "
-                f"({self.schedule.interval}) or the cool-down ({self.schedule.cooldown_steps})"
-            )
+        if not self.forecasts:
+            return self.schedule.why_all_full(self.total_steps)
         if not len(self.cache):
             return "no feature could be recorded"
         return "no stream of features lasted from one full step to the next"

@@ -209,8 +209,18 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
     assert page.prompt()["2"]["inputs"] == before
 
 
-def test_a_fallback_is_said_on_the_node(page):
-    """Sampling at a site that a compiled model does not have, or without any step to skip."""
+def test_another_cache_on_the_model_is_said_on_the_node(page):
+    workflow = api("dit_femo")
+    workflow["20"] = {"class_type": "EasyCache", "inputs": {
+        "model": ["2", 0], "reuse_threshold": 0.2, "start_percent": 0.15, "end_percent": 0.95, "verbose": False}}
+    workflow["6"]["inputs"].update(model=["20", 0], steps=4, seed=29)
+    page.load_api(workflow, "two_caches")
+    page.queue()
+    notices = page.run("() => [...document.querySelectorAll('.femo-notice')].map(e => e.textContent)")
+    assert any("this run is not accelerated: the model also has EasyCache" in notice for notice in notices)
+
+
+def test_that_nothing_was_skipped_is_said_on_the_node(page):
     page.load(with_steps(ui("dit_femo"), 3, seed=30))
     set_widget(page, "FeMoCache", "warmup_steps", 10)
     page.queue()

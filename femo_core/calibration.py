@@ -1,0 +1,218 @@
+"""Which steps are worth running the network on, from one full run.
+
+A forecaster is linear in the recorded features, so its error at any step, from any set of full steps, is a quadratic
+form in the Gram matrix of the true trajectory: the mean inner products of what the model gave at each pair of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .errors import check_integer
+from .predictor import AbstractPredictor
+from .schedule import ExplicitSchedule
+
+WIDEST_MOVE = 3  # steps, of one full step in the search that follows the dynamic programme
+
+
+class TrajectoryGram:
+    """Inner products of a run's features, taken as they come.
+
+    `record` each step's feature, the model's guided output, of a run in which the network ran on every step. Features
+    are kept (S of them, in float32, on their device) until `close`; nothing is read back before `matrix`.
+    """
+
+    def __init__(self) -> None:
+        self._features: list[Tensor] = []
+        self._rows: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def record(self, step: int, feature: Tensor) -> None:
+        """Takes the feature, (B, ...), of step 0, 1, 2, …; it is copied.
+
+        Raises ValueError for a step out of turn or another shape than before.
+        """
+        if step != len(self._features):
+            raise ValueError(f"step must be {len(self._features)}, the next one; got {step}")
+        wide = feature.detach().to(torch.float64 if feature.dtype == torch.float64 else torch.float32, copy=True)
+        if self._features and self._features[0].shape != wide.shape:
+            raise ValueError(f"feature must be {tuple(self._features[0].shape)} as before; got {tuple(wide.shape)}")
+        self._features.append(wide)
+        flat = wide.flatten()
+        self._rows.append(torch.stack([torch.dot(flat, other.flatten()) for other in self._features]) / flat.numel())
+
+    @property
+    def matrix(self) -> Tensor:
+        """(S, S) float64 on the CPU: mean inner products, symmetric."""
+        steps = len(self._rows)
+        matrix = torch.zeros(steps, steps, dtype=torch.float64)
+        for step, row in enumerate(self._rows):
+            matrix[step, : step + 1] = row.double().cpu()
+        return matrix + matrix.tril(-1).T
+
+    def close(self) -> None:
+        """Frees the features; `matrix` stays."""
+        self._features.clear()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was chosen, and the error that it is expected to have.
+
+    expected_error: the root of the summed squares of what each gap adds to the sampler's result, in the features' units
+        times the step weights' (of flow models: root mean square of the latent).
+    """
+
+    schedule: ExplicitSchedule
+    predictor: AbstractPredictor
+    expected_error: float
+
+
+def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int,
+              predictors: Sequence[AbstractPredictor]) -> Calibration:
+    """The best of the predictors, each with the schedule of `budget` full steps that suits it best.
+
+    gram: (S, S), as of TrajectoryGram.matrix. step_weights: S numbers, the sampler's step lengths (differences of σ).
+    Errors within a gap are added before squaring, because they point the same way; gaps are added as squares.
+
+    Exact for TaylorSeer O = 0 and 1, whose forecasts depend on the last two full steps: dynamic programming. For all
+    others full steps are moved, from there, as long as it helps.
+
+    Raises ValueError for a budget that is not 1 … S, for matrices and weights that do not fit, and for an adaptive
+    predictor, which is not linear.
+    """
+    problem = _Problem(gram, step_weights)
+    check_integer("budget", budget, 1, problem.total)
+    found: list[Calibration] = []
+    starts = {order: problem.best_steps(budget, order) for order in (0, 1)}
+    for predictor in predictors:
+        if getattr(predictor, "gamma", 0.0):
+            raise ValueError(f"predictors must be linear: gamma must be 0; got {predictor}")
+        steps = starts[min(predictor.max_order, 1)]
+        if not problem.is_exact(predictor):
+            steps = problem.improved(steps, predictor)
+        error = problem.cost(steps, predictor) ** 0.5
+        found.append(Calibration(ExplicitSchedule(steps, problem.total), predictor, error))
+    return min(found, key=lambda one: one.expected_error)
+
+
+def calibrate_schedule(gram: Tensor, step_weights: Sequence[float], budget: int,
+                       predictor: AbstractPredictor) -> ExplicitSchedule:
+    """The schedule of `budget` full steps that suits the predictor best: see `calibrate`."""
+    return calibrate(gram, step_weights, budget, (predictor,)).schedule
+
+
+def expected_error(gram: Tensor, step_weights: Sequence[float], steps: Sequence[int],
+                   predictor: AbstractPredictor) -> float:
+    """Of any schedule, in the terms of `Calibration`."""
+    return _Problem(gram, step_weights).cost(tuple(steps), predictor) ** 0.5
+
+
+class _Problem:
+    def __init__(self, gram: Tensor, step_weights: Sequence[float]):
+        self.gram = torch.as_tensor(gram, dtype=torch.float64, device="cpu")
+        self.weights = torch.as_tensor(step_weights, dtype=torch.float64, device="cpu")
+        self.total = len(self.weights)
+        if self.gram.shape != (self.total, self.total):
+            raise ValueError(f"gram must be ({self.total}, {self.total}), as many steps as step_weights; got "
+                             f"{tuple(self.gram.shape)}")
+        if not bool(self.gram.isfinite().all() & self.weights.isfinite().all()):
+            raise ValueError("gram and step_weights must be finite: the run that they come from gave NaN or infinity")
+        # Sums from the start up to, and without, each step: Σ w, Σ w·t, ⟨f_i, Σ w·f⟩ and ⟨Σ w·f, Σ w·f⟩.
+        self._sum_weights = _from_zero(self.weights)
+        self._sum_positions = _from_zero(self.weights * torch.arange(self.total))
+        self._feature_truth = _from_zero(self.gram * self.weights)
+        self._truth_truth = _from_zero((self._feature_truth * self.weights[:, None]).T).T
+
+    def is_exact(self, predictor: AbstractPredictor) -> bool:
+        return type(predictor).__name__ == "TaylorSeer" and predictor.max_order <= 1
+
+    def cost(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> float:
+        """Σ over gaps ‖Σ over its steps of weight · (forecast − truth)‖²: the predictor itself, run on unit vectors."""
+        truth = torch.eye(self.total, dtype=torch.float64)
+        state, full, forecasts = predictor.init(), set(steps), [truth[step : step + 1] for step in range(self.total)]
+        for step in range(self.total):
+            if step in full:
+                state = predictor.update(state, truth[step : step + 1], step)
+            else:
+                forecasts[step] = predictor.predict(state, step)
+        errors = (torch.cat(forecasts) - truth) * self.weights[:, None]
+        gaps = torch.stack([errors[before:after].sum(0) for before, after in pairwise((*steps, self.total))])
+        return max(0.0, float(((gaps @ self.gram) * gaps).sum()))
+
+    def improved(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> tuple[int, ...]:
+        """With full steps moved by a few, one at a time, as long as that lowers the cost."""
+        best, moved = self.cost(steps, predictor), True
+        while moved:
+            moved = False
+            for index in range(1, len(steps)):
+                for distance in (sign * width for width in range(1, WIDEST_MOVE + 1) for sign in (-1, 1)):
+                    other = steps[index] + distance
+                    if not 0 < other < self.total or other in steps:
+                        continue
+                    changed = tuple(sorted((*steps[:index], other, *steps[index + 1 :])))
+                    if (cost := self.cost(changed, predictor)) < best * (1 - 1e-9):
+                        best, steps, moved = cost, changed, True
+        return steps
+
+    def best_steps(self, budget: int, order: int) -> tuple[int, ...]:
+        """By dynamic programming over the last two full steps: a before b before the next.
+
+        least[a, b]: the cost of the gaps so far, the last full steps being a and b; a = S stands for none.
+        """
+        total, none = self.total, self.total
+        costs = [self._gap_costs(last, order) for last in range(total)]
+        least = torch.full((total + 1, total), torch.inf, dtype=torch.float64)
+        least[none, 0] = 0.0
+        choices: list[Tensor] = []
+        for _ in range(budget - 1):
+            # (last, before, next): what was before is chosen best for each pair of last and next.
+            sums = torch.stack([least[:, last, None] + costs[last][:, :total] for last in range(total)])
+            best, before = sums.min(1)
+            choices.append(before)
+            least = torch.cat((best, torch.full((1, total), torch.inf, dtype=torch.float64)))
+        ends = torch.stack([least[:, last] + costs[last][:, total] for last in range(total)], 1)
+        before, last = divmod(int(ends.argmin()), total)
+        steps = [last]
+        for choice in reversed(choices):
+            steps.append(before)
+            before, last = int(choice[before, last]), before
+        return tuple(reversed(steps))
+
+    def _gap_costs(self, last: int, order: int) -> Tensor:
+        """(S + 1, S + 1): of the gap from full step `last` to the next, by the full step before it and by the next.
+
+        Weighted errors sum to (W + K / d) f_last − (K / d) f_before − R: W the weights within the gap, K the same times
+        the distance from `last`, d the distance of the two full steps, R the weighted truth; without a step before, or
+        at order 0, to W f_last − R. Inner products of R are differences of sums from the start.
+        """
+        start, none = last + 1, self.total
+        within = self._sum_weights - self._sum_weights[start]
+        distances = self._sum_positions - self._sum_positions[start] - last * within
+        truth = self._truth_truth.diagonal() - 2 * self._truth_truth[start] + self._truth_truth[start, start]
+        last_truth = self._feature_truth[last] - self._feature_truth[last, start]
+        reuse = within**2 * self.gram[last, last] - 2 * within * last_truth + truth
+        costs = torch.full((self.total + 1, self.total + 1), torch.inf, dtype=torch.float64)
+        costs[none] = reuse
+        if last:
+            slope = distances / (last - torch.arange(last, dtype=torch.float64))[:, None] * min(order, 1)
+            own, norms = self.gram[last, last], self.gram.diagonal()[:last, None]
+            before_truth = self._feature_truth[:last] - self._feature_truth[:last, start, None]
+            factor = within + slope
+            costs[:last] = (
+                factor**2 * own + slope**2 * norms - 2 * factor * slope * self.gram[:last, last, None]
+                - 2 * factor * last_truth + 2 * slope * before_truth + truth)
+        costs[:, :start] = torch.inf
+        return costs.clamp_min(0.0)
+
+
+def _from_zero(values: Tensor) -> Tensor:
+    """Sums up to, and without, each index, along the last dimension: one more than there are values."""
+    return torch.nn.functional.pad(values.cumsum(-1), (1, 0))

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import pytest
+import torch
+
+from femo_core import (
+    ExplicitSchedule,
+    FeMo,
+    ForecastSession,
+    Schedule,
+    TaylorSeer,
+    TrajectoryGram,
+    calibrate,
+    calibrate_schedule,
+    expected_error,
+)
+
+
+def trajectory(steps, width=5, seed=0):
+    """A smooth one with a kink."""
+    generator = torch.Generator().manual_seed(seed)
+    times = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
+    rates, phases = 6 * torch.rand(2, width, generator=generator, dtype=torch.float64)
+    return torch.sin(rates * times**2 + phases) + (times > 0.7) * (times - 0.7) * 3
+
+
+def gram_of(features):
+    return features @ features.T / features.shape[1]
+
+
+def directly(features, weights, steps, predictor):
+    """The expected error by forecasting the features themselves."""
+    state, sums, gap = predictor.init(), [], torch.zeros_like(features[:1])
+    for step in range(len(features)):
+        truth = features[step : step + 1]
+        if step in steps:
+            sums.append(gap)
+            gap = torch.zeros_like(truth)
+            state = predictor.update(state, truth, step)
+        else:
+            gap = gap + weights[step] * (predictor.predict(state, step) - truth)
+    return math.sqrt(sum(float(gap.square().mean()) for gap in (*sums, gap)))
+
+
+WEIGHTS = [0.5 + 0.1 * step for step in range(10)]
+
+
+@pytest.mark.parametrize("predictor", [
+    TaylorSeer(0), TaylorSeer(1), TaylorSeer(2), FeMo(1, beta=0.3), FeMo(2, beta=0.1, momentum_start="feature")])
+def test_the_expected_error_is_that_of_the_forecasts(predictor):
+    features = trajectory(10)
+    for steps in ((0, 1, 4, 7), (0, 5), (0, 1, 2, 3, 9), (0,)):
+        expected = expected_error(gram_of(features), WEIGHTS, steps, predictor)
+        assert expected == pytest.approx(directly(features, WEIGHTS, steps, predictor), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("budget", [1, 2, 3, 4, 5, 9, 10])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_schedule_is_the_best_of_all(order, budget, seed):
+    """Against every set of so many full steps."""
+    gram, predictor = gram_of(trajectory(10, seed=seed)), TaylorSeer(order)
+    found = calibrate_schedule(gram, WEIGHTS, budget, predictor)
+    assert len(found.steps) == budget
+    errors = {steps: expected_error(gram, WEIGHTS, (0, *steps), predictor)
+              for steps in itertools.combinations(range(1, 10), budget - 1)}
+    assert expected_error(gram, WEIGHTS, found.steps, predictor) == pytest.approx(min(errors.values()), abs=1e-7)
+
+
+@pytest.mark.parametrize("predictor", [TaylorSeer(2), FeMo(1, beta=0.3), FeMo(1, beta=-0.2)])
+@pytest.mark.parametrize("budget", [3, 4, 5])
+def test_higher_orders_and_momentum_come_near_the_best(predictor, budget):
+    gram = gram_of(trajectory(10))
+    found = expected_error(gram, WEIGHTS, calibrate_schedule(gram, WEIGHTS, budget, predictor).steps, predictor)
+    errors = sorted(expected_error(gram, WEIGHTS, (0, *steps), predictor)
+                    for steps in itertools.combinations(range(1, 10), budget - 1))
+    assert found <= errors[len(errors) // 20]  # among the best 5 %
+    assert found <= 1.2 * errors[0]
+
+
+def test_the_best_of_several_predictors():
+    gram = gram_of(trajectory(10))
+    predictors = [FeMo(1, beta=beta) for beta in (-0.4, 0.0, 0.4)]
+    best = calibrate(gram, WEIGHTS, 4, predictors)
+    each = [calibrate(gram, WEIGHTS, 4, [predictor]).expected_error for predictor in predictors]
+    assert best.expected_error == min(each)
+    assert best.predictor == predictors[each.index(min(each))]
+
+
+def test_fifty_steps_take_seconds():
+    gram = gram_of(trajectory(50))
+    started = time.perf_counter()
+    calibrate_schedule(gram, [1.0] * 50, 14, FeMo(1, beta=-0.2))
+    assert time.perf_counter() - started < 30  # 1 to 2 on two cores
+
+
+def test_the_gram_matrix_is_recorded_as_the_run_goes():
+    features = trajectory(6, width=8).reshape(6, 2, 4)
+    gram = TrajectoryGram()
+    for step, feature in enumerate(features):
+        given = feature.clone()
+        gram.record(step, given)
+        given.zero_()  # a host's own buffer
+    gram.close()
+    torch.testing.assert_close(gram.matrix, gram_of(features.flatten(1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_gram_matrix_of_low_precision_is_summed_in_float32(dtype):
+    features = torch.randn(4, 1, 30_000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    gram = TrajectoryGram()
+    for step, feature in enumerate(features):
+        gram.record(step, feature)
+    torch.testing.assert_close(gram.matrix, gram_of(features.double().flatten(1)), rtol=1e-4, atol=1e-4)
+
+
+def test_what_can_not_be_calibrated():
+    gram = gram_of(trajectory(10))
+    for budget in (0, 11):
+        with pytest.raises(ValueError, match=r"budget must be 1 … 10"):
+            calibrate_schedule(gram, WEIGHTS, budget, TaylorSeer(1))
+    with pytest.raises(ValueError, match=r"gram must be \(9, 9\)"):
+        calibrate_schedule(gram, WEIGHTS[:9], 3, TaylorSeer(1))
+    with pytest.raises(ValueError, match="must be finite"):
+        calibrate_schedule(gram * math.nan, WEIGHTS, 3, TaylorSeer(1))
+    with pytest.raises(ValueError, match="gamma must be 0"):
+        calibrate_schedule(gram, WEIGHTS, 3, FeMo(1, beta=0.3, gamma=0.01))
+    recorded = TrajectoryGram()
+    with pytest.raises(ValueError, match="step must be 0"):
+        recorded.record(1, torch.zeros(1, 2))
+    recorded.record(0, torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="as before"):
+        recorded.record(1, torch.zeros(1, 3))
+
+
+# Explicit schedules
+
+def test_an_explicit_schedule_gives_its_steps():
+    schedule = ExplicitSchedule((0, 1, 6, 20), 50)
+    assert schedule.full_steps(50) == (0, 1, 6, 20)
+    assert schedule.leading_steps == 2
+    assert schedule.longest_gap(50) == 30
+    assert [schedule.is_full(step, 50) for step in (0, 5, 6, 49, 50)] == [True, False, True, False, True]
+
+
+def test_an_explicit_schedule_scales_to_other_numbers_of_steps():
+    schedule = ExplicitSchedule((0, 1, 6, 20, 40), 50)
+    assert schedule.full_steps(100) == (0, 2, 12, 40, 80)
+    assert schedule.full_steps(25) == (0, 3, 10, 20)  # 1/2 rounds to 0
+    assert ExplicitSchedule((0, 1, 6)).full_steps(100) == (0, 1, 6)
+    for total in range(1, 60):
+        steps = schedule.full_steps(total)
+        assert steps[0] == 0
+        assert all(step < total for step in steps)
+
+
+@pytest.mark.parametrize(("steps", "total", "words"), [
+    ((), 0, "start at 0"), ((1, 2), 0, "start at 0"), ((0, 2, 2), 0, "must ascend"),
+    ((0, 60), 50, "below total_steps")])
+def test_explicit_schedules_that_make_no_sense(steps, total, words):
+    with pytest.raises(ValueError, match=words):
+        ExplicitSchedule(steps, total)
+
+
+def test_a_session_runs_by_an_explicit_schedule():
+    session = ForecastSession(ExplicitSchedule((0, 1, 4, 9), 12), TaylorSeer(1), 12)
+    ran = []
+    for step in range(12):
+        session.begin_step(step)
+        saved = session.begin_call(["a"], ["x"])
+        if saved:
+            torch.testing.assert_close(session.forecast("a", "x"), torch.full((1, 2), 3.0 + step))
+        else:
+            ran.append(step)
+            if session.wants_features("a"):
+                session.record("a", {"x": torch.full((1, 2), 3.0 + step)})
+        session.count_run(saved)
+    assert ran == [0, 1, 4, 9]
+    report = session.report(0.0)
+    assert report.settings["steps"] == (0, 1, 4, 9)
+
+
+def test_a_session_of_which_all_is_full_says_so():
+    session = ForecastSession(ExplicitSchedule((0, 1, 2), 3), TaylorSeer(1), 3)
+    for step in range(3):
+        session.begin_step(step)
+        session.begin_call(["a"], ["x"])
+        session.count_run(saved=False)
+    assert "makes all 3 steps full" in session.report(0.0).reason
+    assert Schedule(1).why_all_full(3) == "interval is 1"
