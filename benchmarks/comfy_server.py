@@ -76,15 +76,15 @@ class Client:
 
 @contextmanager
 def comfy_server(host: Path, folder: Path, pack: str = "femo",
-                 environment: dict[str, str] | None = None) -> Iterator[Client]:
-    """Starts `host`'s main.py with `folder` as its base directory; the pack is linked in under the name `pack`.
+                 environment: dict[str, str] | None = None, source: Path = ROOT) -> Iterator[Client]:
+    """Starts `host`'s main.py with `folder` as its base directory; the pack, `source`, is linked in as `pack`.
 
     environment: added to this process's own. Raises RuntimeError, with the end of the log, if it does not come up.
     """
     custom, models = folder / "custom_nodes", folder / "models" / "diffusion_models"
     custom.mkdir(parents=True)
     models.mkdir(parents=True)
-    (custom / pack).symlink_to(ROOT, target_is_directory=True)
+    (custom / pack).symlink_to(source, target_is_directory=True)
     (custom / "femo_test_nodes").symlink_to(ROOT / "tests" / "host" / "femo_test_nodes", target_is_directory=True)
     (models / "tiny_flux.safetensors").symlink_to(ROOT / "benchmarks" / "checkpoints" / "tiny_flux.safetensors")
     with socket.socket() as free:

@@ -60,7 +60,8 @@ def norms(feature: Tensor) -> Tensor:
 
 def relative_errors(forecast: Tensor, feature: Tensor) -> Tensor:
     """‖forecast − feature‖ / ‖feature‖ of each sample: (B, ...) twice -> (B,). NaN where both are 0."""
-    return norms(forecast.detach() - feature.detach()) / norms(feature)
+    wide = accumulation_dtype(feature.dtype)
+    return norms(forecast.detach().to(wide) - feature.detach()) / norms(feature)
 
 
 def is_nonfinite(feature: Tensor) -> Tensor:

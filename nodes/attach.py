@@ -72,11 +72,10 @@ def attach(model: Any, config: CacheConfig) -> Any:
 
 
 def last_report(model: Any) -> RunReport | None:
-    """What the last run of a patched model did. None before its first run. ValueError for a model without a cache."""
+    """What the last run of a patched model did. None before its first run."""
     wrappers = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
     if not wrappers:
-        raise ValueError(
-            "model has no cache of this pack on it: connect it after a FeMo Cache or TaylorSeer Cache node that is on")
+        return RunReport(reason="there is no cache on this model, or it is switched off")
     return wrappers[0].__self__.last.report
 
 
@@ -104,7 +103,7 @@ class _Wrappers:
             self.last.report = run.publish()
             return result
         except BaseException:
-            run.channel.stopped(run.so_far())
+            run.stopped()
             raise
         finally:
             guider.model_options = options
@@ -335,6 +334,13 @@ class _Run:
             self._log_once(message)  # those of the session itself, known only now
         self.channel.done(report)
         return report
+
+    def stopped(self) -> None:
+        """The run was interrupted or has failed; nothing of ours may take that exception's place."""
+        try:
+            self.channel.stopped(self.so_far())
+        except Exception:
+            log.exception("%s: no report of the run that was stopped", self.config.node)
 
     def _settings(self) -> dict[str, str]:
         return {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate}

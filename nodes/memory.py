@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .families import Family
 from .sites import SITES, SampleSize
@@ -86,18 +87,23 @@ def expected_features(guider: Any, shapes: Sequence[Sequence[int]], family: Fami
     itemsize = (model.manual_cast_dtype or model.get_dtype()).itemsize
     latent = sum(map(math.prod, shapes)) // shapes[0][0]
     tokens = sum(_tokens(network, family, shape) for shape in shapes)
+    groups = [group or () for name, group in guider.conds.items() if name != "negative" or not unguided]
     expected = 0
-    for cond in (cond for name, group in guider.conds.items() if name != "negative" or not unguided for cond in group):
-        references = sum(_tokens(network, family, image.shape) for image in cond.get("reference_latents") or ())
+    for cond in itertools.chain.from_iterable(groups):
+        references = [image for image in cond.get("reference_latents") or () if isinstance(image, Tensor)]
         text = cond.get("cross_attn")
-        sample = SampleSize(latent, tokens + references, 0 if text is None else text.shape[1])
+        sample = SampleSize(
+            latent, tokens + sum(_tokens(network, family, image.shape) for image in references),
+            text.shape[1] if isinstance(text, Tensor) and text.ndim > 1 else 0)
         expected += SITES[site].expected(network, family, sample)
     return expected * shapes[0][0] * itemsize
 
 
 def _tokens(network: nn.Module, family: Family, shape: Sequence[int]) -> int:
-    """Of one latent, (B, C, ...)."""
-    patch, sides = getattr(network, family.patch, 1), shape[2:]
-    patches = [patch] * min(2, len(sides)) if isinstance(patch, int) else list(patch)
-    patches = [1] * (len(sides) - len(patches)) + patches[-len(sides):]
-    return math.prod(math.ceil(side / patch) for side, patch in zip(sides, patches, strict=True))
+    """Of one latent, (B, C, ...). What a model of another pack calls its patch may be anything: then it counts as 1."""
+    patch, sides = getattr(network, family.patch, 1), list(shape[2:])
+    patches = [patch] * min(2, len(sides)) if isinstance(patch, int) else patch
+    if not isinstance(patches, list | tuple) or not all(isinstance(part, int) and part > 0 for part in patches):
+        patches = []
+    patches = ([1] * len(sides) + list(patches))[len(patches):]  # the last ones, for as many sides
+    return math.prod(math.ceil(side / part) for side, part in zip(sides, patches, strict=True))

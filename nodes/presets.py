@@ -14,7 +14,7 @@ FEWER_STEPS = 3  # interval at 20 to 28 steps
 
 def _values(preset: Preset, site: str) -> dict[str, object]:
     return {**asdict(preset.predictor), "warmup_steps": preset.warmup_steps, "cooldown_steps": preset.cooldown_steps,
-            "site": site}
+            "site": site, "coordinate": "steps", "max_consecutive": 0}
 
 
 def _measured(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:

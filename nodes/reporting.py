@@ -50,4 +50,8 @@ class Channel:
         self._sent = time.monotonic()
         message = {"node_id": self.node_id, "prompt_id": self._prompt, "run": self.run, "report": report.to_dict(),
                    "stopped": stopped}
-        self._server.send_sync(event, message, self._server.client_id)
+        try:
+            self._server.send_sync(event, message, self._server.client_id)
+        except Exception:  # a picture must not fail because nobody can be told of it
+            log.exception("%s: the report could not be sent", self.node)
+            self._server = None

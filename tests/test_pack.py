@@ -35,8 +35,8 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", modules("femo_core"), ids=lambda p: p.name)
 def test_the_core_imports_torch_and_the_standard_library_only(path):
-    allowed = {"__future__", "abc", "collections", "contextlib", "dataclasses", "itertools", "math", "statistics", "time",
-               "torch", "typing"}
+    allowed = {"__future__", "abc", "collections", "contextlib", "dataclasses", "itertools", "math", "statistics",
+               "time", "torch", "typing"}
     assert imported(path) <= allowed
 
 

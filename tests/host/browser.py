@@ -25,6 +25,9 @@ HARMLESS = re.compile(
     r"AxiosError|Network Error")
 
 
+OURS = re.compile(r"/extensions/femo|/prompt$")  # what must never be refused or lacking
+
+
 class Page:
     """ComfyUI in a tab. `errors` are those of its console that say something of us or of the workflow."""
 
@@ -33,6 +36,8 @@ class Page:
         self.errors: list[str] = []
         page.on("console", lambda message: self._note(message.text) if _is_error(message) else None)
         page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("response", lambda answer: self.errors.append(f"{answer.status} {answer.url}")
+                if answer.status >= 400 and OURS.search(answer.url) else None)
         self.open()
 
     def _note(self, text: str) -> None:
@@ -70,8 +75,7 @@ class Page:
 
     def queue(self, seconds: float = 240) -> dict[str, Any]:
         """Queues the workflow as the button does, waits for its end, and returns its history."""
-        while any(self.server.get("/queue").json().values()):  # of what was queued before
-            self.page.wait_for_timeout(200)
+        self.wait_until_idle()
         known = self.server.get("/history").json()
         self.run("async () => { await app.queuePrompt(0) }")
         deadline = time.monotonic() + seconds
@@ -82,6 +86,12 @@ class Page:
                 return found[0]
             self.page.wait_for_timeout(200)
         raise TimeoutError(f"the workflow did not end within {seconds} s")
+
+    def wait_until_idle(self) -> None:
+        self.page.wait_for_timeout(500)
+        while any(self.server.get("/queue").json().values()):
+            self.page.wait_for_timeout(200)
+        self.page.wait_for_timeout(500)
 
     def fit(self) -> None:
         """All nodes in view."""

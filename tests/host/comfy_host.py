@@ -34,6 +34,7 @@ PACK = load_pack("a_folder_of_any_name").__name__
 attach_module: Any = sys.modules[f"{PACK}.nodes.attach"]
 femo_core: Any = sys.modules[f"{PACK}.femo_core"]
 sites: Any = sys.modules[f"{PACK}.nodes.sites"]
+memory: Any = sys.modules[f"{PACK}.nodes.memory"]
 families: Any = sys.modules[f"{PACK}.nodes.families"]
 femo_node: Any = sys.modules[f"{PACK}.nodes.femo"]
 dit_host: Any = sys.modules[f"{PACK}.nodes.dit.host"]
@@ -121,8 +122,13 @@ def tensor_bytes() -> int:
 
 
 def leftovers(model: Any) -> list[str]:
-    """Hooks and replaced forwards on the shared model: there must be none."""
-    return [
+    """Hooks, replaced forwards, emptied block lists and the like on the shared model: there must be none."""
+    network = model.model.diffusion_model
+    lists = {path: network.get_submodule(path) for path in families.find_family(network).blocks}
+    emptied = [f"{path}: emptied" for path, blocks in lists.items()
+               if not [*blocks.children()] or type(blocks).__name__ == "_PassedBy"]
+    replaced = ["memory_required"] * ("memory_required" in vars(model.model))
+    return emptied + replaced + [
         f"{name}: {kind}"
         for name, module in model.model.named_modules()
         for kind in ("_forward_hooks", "_forward_pre_hooks", "forward")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import requests
 from browser import CHROMIUM, MISSING, open_browser, open_page
 from comfy_host import HOST
 from comfy_server import ROOT, comfy_server
@@ -176,7 +177,10 @@ def test_presets_fill_the_widgets_and_an_edit_makes_them_custom(any_page):
     page = any_page
     page.load(ui("dit_femo"))
     assert widgets(page, "FeMoCache")["preset"] == "DiT: quality, 50 steps"
+    set_widget(page, "FeMoCache", "coordinate", "sigmas")
+    assert widgets(page, "FeMoCache")["preset"] == "custom"
     set_widget(page, "FeMoCache", "preset", "papers: Adapted-FeMo, FLUX, O=1")
+    assert widgets(page, "FeMoCache")["coordinate"] == "steps"
     values = widgets(page, "FeMoCache")
     assert (values["max_order"], values["beta"], values["gamma"], values["site"]) == (1, 0.325, 0.0125, "module")
     assert values["interval"] == 4  # which that preset leaves to the user
@@ -197,6 +201,11 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
     page.load(ui("dit_femo"))
     grey = widgets(page, "FeMoCache", "disabled")
     assert [name for name, value in grey.items() if value] == ["beta_min", "beta_max"]
+    set_widget(page, "FeMoCache", "max_order", 0)
+    grey = widgets(page, "FeMoCache", "disabled")
+    assert [name for name, value in grey.items() if value] == [
+        "beta", "gamma", "beta_min", "beta_max", "momentum_start"]
+    set_widget(page, "FeMoCache", "max_order", 1)
     before = page.prompt()["2"]["inputs"]
     set_widget(page, "FeMoCache", "gamma", 0.01)
     assert not any(widgets(page, "FeMoCache", "disabled").values())
@@ -274,6 +283,58 @@ def test_a_page_reloaded_in_mid_run_goes_on(page):
     assert "stopped" in page.run("() => document.querySelector('.femo-run').innerText")
 
 
+def strips(page):
+    """Steps shown on the cache node of the open workflow."""
+    return marks(page, "full") + marks(page, "predicted") + marks(page, "toCome")
+
+
+def test_a_report_belongs_to_its_workflow(page):
+    """Two workflows with the same node ids, as in two tabs: each shows its own last run, and none the other's."""
+    first = with_steps(ui("dit_femo"), 6, seed=51) | {"id": "11111111-1111-4111-8111-111111111111"}
+    second = with_steps(ui("dit_femo"), 9, seed=52) | {"id": "22222222-2222-4222-8222-222222222222"}
+    page.load(first)
+    page.queue()
+    steps = strips(page)
+    page.load(second)
+    assert strips(page) == 0
+    page.queue()
+    assert strips(page) > steps > 0
+    page.load(first)
+    assert strips(page) == steps
+    page.open()
+    page.load(first)
+    assert strips(page) == steps  # a reload forgets nothing
+
+
+def test_a_run_goes_on_while_another_workflow_is_open(page):
+    first = with_steps(ui("dit_femo"), 150, seed=53) | {"id": "33333333-3333-4333-8333-333333333333"}
+    second = ui("dit_femo") | {"id": "44444444-4444-4444-8444-444444444444"}
+    page.load(first)
+    page.run("async () => { await app.queuePrompt(0) }")
+    page.load(second)
+    page.wait_until_idle()
+    assert strips(page) == 0
+    page.load(first)
+    assert strips(page) > 100
+
+
+def test_a_run_of_a_program_draws_on_no_open_workflow(page, server):
+    page.load(ui("dit_femo"))
+    prompt = api("dit_femo")
+    prompt["6"]["inputs"].update(steps=5, seed=54)
+    requests.post(f"http://{server.address}/prompt", json={"prompt": prompt}, timeout=60)  # of no client: all are told
+    page.wait_until_idle()
+    assert strips(page) == 0
+
+
+def test_switched_off_the_last_report_goes(page):
+    page.load(with_steps(ui("dit_femo"), 5, seed=56))
+    page.queue()
+    assert strips(page) > 0
+    set_widget(page, "FeMoCache", "enabled", False)
+    assert strips(page) == 0
+
+
 def test_within_a_subgraph(page):
     page.load(with_steps(ui("dit_femo"), 6, seed=60))
     if not page.run("() => typeof app.graph.convertToSubgraph === 'function'"):
@@ -288,7 +349,10 @@ def test_within_a_subgraph(page):
         const node = subgraph.nodes.find(n => n.type === "FeMoCache")
         return node.widgets.find(w => w.name === "femo_report").element.querySelectorAll(".femo-full").length
     }"""
-    assert page.run(inner) > 2
+    shown = page.run(inner)
+    assert shown > 2
+    page.load(page.saved())
+    assert page.run(inner) == shown
 
 
 def test_a_picture_dragged_in_brings_its_workflow_back(page):

@@ -18,6 +18,7 @@ from comfy_host import (
     families,
     femo_core,
     leftovers,
+    memory,
     sites,
 )
 from compatibility import Seen, keep
@@ -102,6 +103,24 @@ def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch)
         torch.testing.assert_close(again, recorded, rtol=1e-4, atol=1e-4)
 
 
+# Models that add tokens of their own, or take some away, which the shapes of latents and prompts do not tell.
+ADDS_TOKENS = {
+    "Z-Image": (1, 1.5), "Z-Image Omni": (1, 1.5), "JoyImage": (0.5, 1), "Wan 2.2 S2V": (1, 1.4), "Wan SCAIL": (1, 1.3),
+    "LTX-2 video only": (0.6, 1), "CogVideoX 1.5 image to video": (0.5, 1), "ACE-Step 1.5": (0.5, 1),
+    "LTX-2 video and audio": (0.25, 1), "TripoSplat": (0.4, 1), "HunyuanVideo 1.5": (1, 1.2),
+    "HunyuanVideo 1.5 super resolution, distilled": (1, 1.2), "HunyuanVideo image to video, reference latent": (1, 1.4),
+}
+
+
+def test_what_other_packs_models_call_a_patch_does_not_matter():
+    """Their estimate may be off, their run may not fail."""
+    tokens = memory._tokens
+    for patch in (None, 0, 2.0, (2, 2, 2, 2), "2", [None], True):
+        network = type("Network", (), {"patch_size": patch})()
+        for shape in ((1, 4, 8, 8), (1, 4), (1, 4, 10), (1, 16, 3, 8, 8)):
+            assert tokens(network, families.Family("?"), shape) >= 1
+
+
 def test_the_memory_expected_is_near_what_the_cache_takes(small, model, monkeypatch):
     """Before the run by shapes alone, after the first evaluation by what the network gave."""
     needed = []
@@ -114,5 +133,5 @@ def test_the_memory_expected_is_near_what_the_cache_takes(small, model, monkeypa
     expected, measured = needed
     assert list(expected) == list(measured)
     for site, size in measured.items():
-        assert expected[site] / 4 <= size <= 1.5 * expected[site], site
-    assert measured["output"] == expected["output"]
+        low, high = ADDS_TOKENS.get(small.name, (0.9, 1.1)) if site != "output" else (1.0, 1.0)
+        assert low <= size / expected[site] <= high, site

@@ -132,6 +132,11 @@ def test_switched_off_the_model_passes_through_whatever_the_other_inputs_say(nod
     assert node.execute(model=model, **values).result[0] is model
 
 
+@pytest.mark.parametrize("node_id", NODES)
+def test_a_like_node_elsewhere_does_not_share_this_ones_output(node_id):
+    assert NODES[node_id].GET_SCHEMA().not_idempotent
+
+
 def test_the_defaults_make_a_patched_clone(execute):
     for node_id in NODES:
         model = execute(node_id)

@@ -65,8 +65,9 @@ def test_the_json_is_written_when_asked_for(flux, tmp_path, monkeypatch):
 
 
 def test_without_a_cache_or_a_run_the_report_says_what_to_do(flux):
-    with pytest.raises(ValueError, match="connect it after a FeMo Cache or TaylorSeer Cache"):
-        report_of(flux)
+    text, _, content = report_of(flux).result
+    assert "there is no cache on this model, or it is switched off" in text
+    assert json.loads(content)["total_steps"] == 0
     with pytest.raises(ValueError, match="connect the latent or image"):
         report_of(accelerated(flux))
 
@@ -149,6 +150,19 @@ def test_a_run_that_was_stopped_is_said(flux, server):
     assert data["report"]["full_steps"] == [0, 1, 2]
 
 
+def test_a_run_does_not_fail_because_nobody_can_be_told_of_it(flux, server, monkeypatch, caplog):
+    def closed(*_):
+        raise RuntimeError("Event loop is closed")
+
+    monkeypatch.setattr(server, "send_sync", closed)
+    assert torch.equal(sample(accelerated(flux)), sample(accelerated(flux)))
+    assert len([r for r in caplog.records if "could not be sent" in r.message]) == 2
+    part = flux.model.diffusion_model.single_blocks[0].linear1
+    with Breaks(part, comfy.model_management.InterruptProcessingException(), 4), pytest.raises(
+            comfy.model_management.InterruptProcessingException):
+        sample(accelerated(flux))
+
+
 # Image Fidelity
 
 def compare(image, reference, amplify=4.0):
@@ -173,6 +187,14 @@ def test_the_more_noise_the_worse_the_figures(image):
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
     figures = [compare(image + strength * noise, image).result[:2] for strength in (0.01, 0.05, 0.2)]
     assert figures == sorted(figures, reverse=True)
+
+
+def test_an_equal_image_does_not_hide_another(image):
+    """One PSNR for all pixels, not a mean with 1000 in it."""
+    other = image.clone()
+    other[1] = (other[1] - 0.5).abs()
+    alone = compare(image[1:], other[1:]).result[0]
+    assert compare(image, other).result[0] == pytest.approx(alone + 3.01, abs=0.01)  # half the squared error
 
 
 def test_equal_images(image):

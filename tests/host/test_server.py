@@ -67,6 +67,20 @@ def test_the_pack_loads_under_any_name_through_a_link_without_a_warning(server):
     assert not re.search(r"(IMPORT FAILED|Cannot import).*any-Name", log)
 
 
+def test_a_clone_of_the_repository_is_all_that_it_takes(tmp_path):
+    """As the README says: cloned, nothing else installed, and the first workflow runs."""
+    clone = tmp_path / "clone"
+    if not shutil.which("git") or subprocess.run(
+            ["git", "clone", "--quiet", str(ROOT), str(clone)], capture_output=True).returncode:
+        pytest.skip("this is no git repository, or there is no git")
+    with comfy_server(HOST, tmp_path / "base", "femo-cache", server_environment(HOST), clone) as client:
+        prompt = changed(workflow("dit_femo.json", version(HOST)), "6", steps=6)
+        prompt["2"]["inputs"]["interval"] = 2
+        assert client.report(client.run(prompt))["network_runs_saved"] > 0
+        seconds = re.search(r"([\d.]+) seconds: .*femo-cache", client.log.read_text())
+        assert float(seconds[1]) < 0.3  # what importing it adds to the host's start; 0.0 as a rule
+
+
 DOCS = ROOT / "web" / "docs"
 
 

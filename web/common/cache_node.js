@@ -1,7 +1,7 @@
 // What the cache nodes share in the browser: the report of the last run, presets, greyed widgets. None of it is saved.
 import { app } from "../../../scripts/app.js"
 import { addPresets } from "./presets.js"
-import { addReport } from "./report.js"
+import { addReport, clearReport } from "./report.js"
 
 export function registerCacheNode(nodeClass, { meaningless }) {
   app.registerExtension({
@@ -41,6 +41,7 @@ function onChange(widgets, react) {
 
 function greyMeaningless(node, widgets, meaningless) {
   const off = widgets.get("enabled")?.value === false
+  if (off) clearReport(node)
   const grey = meaningless((name) => widgets.get(name)?.value)
   for (const [name, widget] of widgets) {
     const unused = off || (widgets.get("interval")?.value === 1 && name !== "interval") || !!grey[name]

@@ -7,32 +7,58 @@ const SVG = "http://www.w3.org/2000/svg"
 const HEIGHT = { strip: 14, errors: 22, gap: 3 }
 const SMALLEST_ERROR = 1e-4 // the bottom of its logarithmic scale; 1 is the top
 const MOST_RUNS = 3 // shown of one prompt, the latest: several samplers, or tiles
+const MOST_NODES = 50 // remembered, over all workflows
+const STORE = "femo.reports" // in the tab's own storage: outlives a reload, not the tab
 
-const shown = new WeakMap() // node -> { element }
-const latest = new Map() // "workflow node" -> { prompt, runs: Map number -> message }
-const workflows = new Map() // prompt -> the workflow it was queued from
+const elements = new WeakMap() // node -> where its report is shown
+// "workflow node" -> { workflow, node, prompt, runs: { number: message } }
+const latest = new Map(Object.entries(JSON.parse(sessionStorage.getItem(STORE) ?? "{}")))
+const workflows = new Map() // prompt -> a promise of the id of the workflow that it was made from
 
 for (const event of ["femo.progress", "femo.report"]) {
   api.addEventListener(event, ({ detail }) => receive({ ...detail, done: event === "femo.report" }))
 }
 
-function receive(message) {
-  const key = keyOf(message.prompt_id, message.node_id)
-  if (latest.get(key)?.prompt !== message.prompt_id) latest.set(key, { prompt: message.prompt_id, runs: new Map() })
-  const { runs } = latest.get(key)
-  runs.set(message.run, message)
-  if (runs.size > MOST_RUNS) runs.delete(runs.keys().next().value)
-  const node = findNode(message.node_id)
-  if (node) show(node, key)
+app.registerExtension({ name: "femo.reports", afterConfigureGraph: showAll })
+
+async function receive(message) {
+  const workflow = await workflowOf(message.prompt_id)
+  if (workflow === undefined) return // queued by a program, without a workflow: no node here is meant
+  const key = `${workflow} ${message.node_id}`
+  let entry = latest.get(key)
+  if (entry?.prompt !== message.prompt_id) entry = { workflow, node: message.node_id, prompt: message.prompt_id, runs: {} }
+  // Progress that was waiting while the report of the same run came is old.
+  if (!entry.runs[message.run]?.done) entry.runs[message.run] = message
+  for (const old of Object.keys(entry.runs).slice(0, -MOST_RUNS)) delete entry.runs[old]
+  latest.delete(key) // to the end: the oldest go first
+  latest.set(key, entry)
+  for (const old of [...latest.keys()].slice(0, -MOST_NODES)) latest.delete(old)
+  if (message.done) {
+    workflows.delete(message.prompt_id)
+    sessionStorage.setItem(STORE, JSON.stringify(Object.fromEntries(latest)))
+  }
+  show(entry)
 }
 
-function keyOf(prompt, nodeId) {
-  if (!workflows.has(prompt)) workflows.set(prompt, currentWorkflow())
-  return `${workflows.get(prompt)} ${nodeId}`
+// The queue knows what a prompt was made from, also after a reload and for prompts of other tabs.
+function workflowOf(prompt) {
+  if (!workflows.has(prompt)) {
+    workflows.set(prompt, (async () => {
+      const known = [...latest.values()].find((entry) => entry.prompt === prompt)
+      if (known) return known.workflow
+      const queue = await (await api.fetchApi("/queue")).json()
+      const running = queue.queue_running.find((item) => item[1] === prompt)
+      // A short run may have ended in the meantime.
+      const ended = running ?? (await (await api.fetchApi(`/history/${prompt}`)).json())[prompt]?.prompt
+      const found = ended?.[3]?.extra_pnginfo?.workflow
+      return found && (found.id ?? "")
+    })())
+  }
+  return workflows.get(prompt)
 }
 
-function currentWorkflow() {
-  return app.extensionManager?.workflow?.activeWorkflow?.path ?? ""
+function openWorkflow() {
+  return (app.rootGraph ?? app.graph)?.id ?? ""
 }
 
 // A node within subgraphs is named by the way to it: "12:5" is node 5 in what node 12 stands for.
@@ -46,12 +72,18 @@ function findNode(executionId) {
   return node
 }
 
-function show(node, key) {
-  const report = shown.get(node)
-  const found = latest.get(key)
-  if (!report || !found) return
-  report.element.replaceChildren(...[...found.runs.values()].map((message) => runElement(message, found.runs.size > 1)))
+function show(entry) {
+  if (entry.workflow !== openWorkflow()) return
+  const node = findNode(entry.node)
+  const element = elements.get(node)
+  if (!element) return
+  const runs = Object.values(entry.runs)
+  element.replaceChildren(...runs.map((message) => runElement(message, runs.length > 1)))
   node.setDirtyCanvas?.(true)
+}
+
+function showAll() {
+  for (const entry of latest.values()) show(entry)
 }
 
 export function addReport(node) {
@@ -60,17 +92,17 @@ export function addReport(node) {
   Object.assign(element.style, {
     font: "11px/1.5 sans-serif", color: "var(--input-text)", overflow: "auto", padding: "2px 4px", boxSizing: "border-box",
   })
-  element.append(line(text("idle"), 0.6))
   const widget = node.addDOMWidget("femo_report", "femo_report", element, {
     serialize: false, hideOnZoom: false, getMinHeight: () => 96, getMaxHeight: () => 320,
   })
   widget.serialize = false // its value is no part of the workflow
-  shown.set(node, { element })
-  const configured = node.onConfigure
-  node.onConfigure = function (...args) {
-    configured?.apply(this, args)
-    show(node, `${currentWorkflow()} ${node.id}`)
-  }
+  elements.set(node, element)
+  clearReport(node)
+}
+
+// Of a cache that is switched off there is nothing to report: what stands there would be taken for the next run's.
+export function clearReport(node) {
+  elements.get(node).replaceChildren(line(text("idle"), 0.6))
 }
 
 function runElement({ report, run, done, stopped }, several) {
