@@ -32,8 +32,8 @@ class Channel:
         self._sent = 0.0
 
     def progress(self, report: Callable[[], RunReport]) -> None:
-        """The report of a run so far, asked for only where somebody may see it."""
-        if self._server is not None and time.monotonic() - self._sent >= PAUSE:
+        """The report of a run so far, asked for only where somebody is to see it."""
+        if getattr(self._server, "client_id", None) is not None and time.monotonic() - self._sent >= PAUSE:
             self._send(PROGRESS, report())
 
     def done(self, report: RunReport) -> None:
