@@ -175,13 +175,13 @@ class _Run:
         elif why:
             self.warn(f"features are taken at site {self.site} instead of {config.site}: {why}")
 
-    def reserving(self) -> AbstractContextManager[None]:
+    def reserving(self, conds: dict[str, Any]) -> AbstractContextManager[None]:
         """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
         """
         if self.obstacle or not self.session.forecasts:
             return nullcontext()
         needed = {
-            site: self.room.needed(expected_features(self.guider, self.shapes, self.family, site))
+            site: self.room.needed(expected_features(self.guider, conds, self.shapes, self.family, site))
             for site in _sites_from(self.site, self.network, self.family)}
         run = self.room.run(self.shapes[0])
         self._settle(needed, lambda size: self.room.could_be(size, run), "can be there beside the model")
@@ -350,10 +350,10 @@ def _run_of(options: dict[str, Any] | None) -> _Run | None:
     return (options or {}).get(KEY)
 
 
-def _prepare_sampling(executor: Any, *args: Any, **kwargs: Any) -> Any:
+def _prepare_sampling(executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
     run = _run_of((kwargs.get("model_options") or {}).get("transformer_options"))
-    with run.reserving() if run is not None else nullcontext():
-        return executor(*args, **kwargs)
+    with run.reserving(conds) if run is not None else nullcontext():
+        return executor(model, noise_shape, conds, *args, **kwargs)
 
 
 def _predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,

@@ -76,7 +76,8 @@ def _beside(run: int, memory: float) -> float:
     return memory - run if memory > run else memory / 4
 
 
-def expected_features(guider: Any, shapes: Sequence[Sequence[int]], family: Family, site: str) -> int:
+def expected_features(guider: Any, conds: dict[str, Any], shapes: Sequence[Sequence[int]], family: Family,
+                      site: str) -> int:
     """Bytes of one set of features of a run on latents of these shapes, before the network has run.
 
     An estimate: of prompts that take turns each counts, and what a model adds to the tokens of its own does not.
@@ -87,7 +88,7 @@ def expected_features(guider: Any, shapes: Sequence[Sequence[int]], family: Fami
     itemsize = (model.manual_cast_dtype or model.get_dtype()).itemsize
     latent = sum(map(math.prod, shapes)) // shapes[0][0]
     tokens = sum(_tokens(network, family, shape) for shape in shapes)
-    groups = [group or () for name, group in guider.conds.items() if name != "negative" or not unguided]
+    groups = [group or () for name, group in conds.items() if name != "negative" or not unguided]
     expected = 0
     for cond in itertools.chain.from_iterable(groups):
         references = [image for image in cond.get("reference_latents") or () if isinstance(image, Tensor)]
