@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -30,6 +30,10 @@ bench-samplers: .venv/bench host
 	$(PY) benchmarks/coordinates.py
 	$(PY) benchmarks/samplers.py
 
+# Schedules calibrated from one full run, against the papers': results/calibration.md.
+bench-calibration: .venv/bench
+	$(PY) benchmarks/calibration.py
+
 # Hundreds of random workflows; `make test` draws a few.
 soak: .venv/test host
 	FEMO_SOAK=300 $(PY) tests/host/hosts.py test -k random_workflow
@@ -38,9 +42,9 @@ soak: .venv/test host
 compatibility: test
 	$(PY) tests/host/compatibility.py
 
-# The workflows for the browser and their pictures, from those for the API; in a real Chromium.
+# The workflows for the browser and their pictures, from those for the API; in a real Chromium. NAMES="x y" for some.
 workflows: .venv/test host
-	PYTHONPATH=benchmarks:. $(PY) tests/host/make_workflows.py
+	PYTHONPATH=benchmarks:. $(PY) tests/host/make_workflows.py $(NAMES)
 
 train: .venv/demo
 	$(PY) benchmarks/train_tiny_flux.py

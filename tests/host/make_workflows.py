@@ -1,6 +1,6 @@
 """example_workflows/*.json and their pictures, from example_workflows/api/*.json, in a real browser.
 
-`make workflows`, or `python tests/host/make_workflows.py [name ...]` for some of them. Those whose models come with
+`make workflows`, or `make workflows NAMES="x y"` for some of them. Those whose models come with
 this pack are run, so that their pictures show results.
 """
 
