@@ -105,8 +105,9 @@ def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch)
 
 # Models that add tokens of their own, or take some away, which the shapes of latents and prompts do not tell.
 ADDS_TOKENS = {
-    "Z-Image": (1, 1.5), "Z-Image Omni": (1, 1.5), "JoyImage": (0.5, 1), "Wan 2.2 S2V": (1, 1.4), "Wan SCAIL": (1, 1.3),
-    "LTX-2 video only": (0.6, 1), "CogVideoX 1.5 image to video": (0.5, 1), "ACE-Step 1.5": (0.5, 1),
+    "Z-Image": (1, 1.5), "Z-Image Omni": (0.7, 1.5), "JoyImage": (0.5, 1), "Wan 2.2 S2V": (1, 1.4),
+    "Wan SCAIL": (1, 1.3), "LTX-2 video only": (0.6, 1), "CogVideoX 1.5 image to video": (0.5, 1),
+    "ACE-Step 1.5": (0.5, 1),
     "LTX-2 video and audio": (0.25, 1), "TripoSplat": (0.4, 1), "HunyuanVideo 1.5": (1, 1.2),
     "HunyuanVideo 1.5 super resolution, distilled": (1, 1.2), "HunyuanVideo image to video, reference latent": (1, 1.4),
 }
