@@ -68,6 +68,11 @@ class Workflow:
                       scheduler=self.scheduler, denoise=self.denoise, seed=self.seed)
 
 
+def same(one, other):
+    """Bit for bit; some samplers give NaN of their own in a single step."""
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
 def first_part(model):
     network = model.model.diffusion_model
     return next(iter(first_parts(network).values()), network)
@@ -79,7 +84,7 @@ def test_a_random_workflow(seed):
     print(work)
     model = build(work.small)
     plain = work.plain(model)
-    assert torch.equal(work.sample(accelerated(model, interval=1, site=work.site)), plain)
+    assert same(work.sample(accelerated(model, interval=1, site=work.site)), plain)
     ours = work.accelerated(model)
     before = tensor_bytes()
     if work.interrupt_at:
@@ -94,6 +99,6 @@ def test_a_random_workflow(seed):
     assert leftovers(model) == []
     if torch.isfinite(plain).all():
         assert torch.isfinite(result).all()
-    assert torch.equal(work.sample(ours), result)
+    assert same(work.sample(ours), result)
     del result
     assert tensor_bytes() == before
