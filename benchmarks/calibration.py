@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from forecasting import sample
-from metrics import mean_and_error, rmse
-from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_prompts
+from metrics import over_seeds, rmse
+from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_job
 from solvers import euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
 from tables import markdown
@@ -53,15 +52,14 @@ class Trial:
     """Pictures of seeds and prompts that nothing was calibrated on, and how near a forecast comes to them."""
 
     def __init__(self, subject: Subject, steps: int = STEPS, guidance: float = 2.5):
-        prompts = tuple(prompt for seed in SEEDS for prompt in random_prompts(seed, SAMPLES))
-        self.subject, self.steps, self.job = subject, steps, Job(prompts, SEEDS, guidance)
-        self.full, _, self.lengths = record(subject, self.job, steps)
+        self.subject, self.steps = subject, steps
+        self.job = dataclasses.replace(random_job(SEEDS, SAMPLES), guidance=guidance)
+        self.full, _, _ = record(subject, self.job, steps)
 
     def error(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> tuple[float, float]:
         """RMSE to the full run: mean over the seeds, and its standard error."""
         result, _ = sample(self.subject, self.job, self.steps, predictor, schedule)
-        pairs = zip(self.subject.pixels(result).split(SAMPLES), self.full.split(SAMPLES), strict=True)
-        return mean_and_error([rmse(*pair) for pair in pairs])
+        return over_seeds(rmse, self.subject.pixels(result), self.full, SAMPLES)
 
 
 def papers_schedule(subject: Subject, budget: int, steps: int = STEPS) -> Schedule:
@@ -75,13 +73,12 @@ def papers_schedule(subject: Subject, budget: int, steps: int = STEPS) -> Schedu
 
 
 def main() -> None:
-    torch.manual_seed(0)
     body, transfer = list[list[str]](), list[list[str]]()
     for subject in (TinyFlux(), TinyDiT()):
         trial = Trial(subject)
-        prompts = tuple(prompt for seed in TUNING_SEEDS for prompt in random_prompts(seed, SAMPLES, tuning=True))
-        _, gram, lengths = record(subject, Job(prompts, TUNING_SEEDS))
-        _, gram_of_one, _ = record(subject, Job(prompts[:1], TUNING_SEEDS[0]))
+        job = random_job(TUNING_SEEDS, SAMPLES, tuning=True)
+        _, gram, lengths = record(subject, job)
+        _, gram_of_one, _ = record(subject, Job(job.prompts[:1], TUNING_SEEDS[0]))
         for budget in tqdm(BUDGETS, subject.name):
             papers = papers_schedule(subject, budget)
             series = {predictor.max_order: trial.error(predictor, papers) for predictor in SERIES}
@@ -120,8 +117,7 @@ def _transfers(subject: Subject, gram: Tensor, lengths: list[float]) -> list[lis
         papers = papers_schedule(subject, budget, steps)
         best, _ = min(trial.error(predictor, papers) for predictor in SERIES)
         found = calibrate(gram, lengths, budget, (*SERIES, *MOMENTUM))
-        other = dataclasses.replace(trial.job, prompts=random_prompts(TUNING_SEEDS[0], SAMPLES, tuning=True),
-                                    seed=TUNING_SEEDS[0])
+        other = dataclasses.replace(random_job(TUNING_SEEDS[:1], SAMPLES, tuning=True), guidance=guidance)
         _, own_gram, own_lengths = record(subject, other, steps)
         own = calibrate(own_gram, own_lengths, budget, (*SERIES, *MOMENTUM))
         errors = [trial.error(one.predictor, one.schedule)[0] for one in (found, own)]

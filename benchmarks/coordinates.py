@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 
 from forecasting import sample
-from metrics import METRICS, mean_and_error
-from paper_table import RESULTS, SEEDS, random_prompts
-from subjects import Job, Level, Subject, TinyDiT, TinyFlux
+from metrics import over_seeds, psnr
+from paper_table import RESULTS, SEEDS, random_job
+from subjects import Level, Subject, TinyDiT, TinyFlux
 from tables import markdown
 from tqdm import tqdm
 
@@ -36,17 +36,16 @@ def levels_of(subject: Subject, steps: int) -> list[Level]:
 def main() -> None:
     body = []
     for subject, (steps, interval) in itertools.product((TinyFlux(), TinyDiT()), tqdm(RUNS)):
-        job = Job(tuple(prompt for seed in SEEDS for prompt in random_prompts(seed, SAMPLES)), SEEDS)
+        job = random_job(SEEDS, SAMPLES)
         levels = levels_of(subject, steps)
         full, _ = sample(subject, job, steps, TaylorSeer(0), Schedule(1), levels=levels)
-        reference = subject.pixels(full).split(SAMPLES)
+        reference = subject.pixels(full)
         for predictor in (TaylorSeer(1), TaylorSeer(2), MEASURED[subject.preset].predictor):
             cells = []
             for coordinate in ("steps", "sigmas"):
                 result, _ = sample(subject, job, steps, predictor, Schedule(interval, subject.warmup, 1),
                                    coordinate=coordinate, levels=levels)
-                pairs = zip(subject.pixels(result).split(SAMPLES), reference, strict=True)
-                mean, error = mean_and_error([METRICS["psnr"](*pair) for pair in pairs])
+                mean, error = over_seeds(psnr, subject.pixels(result), reference, SAMPLES)
                 cells.append(f"{mean:.1f} ± {error:.1f}")
             name = f"{type(predictor).__name__} O={predictor.max_order}"
             body.append([subject.name, str(steps), str(interval), name, *cells])

@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from femo_core import ForecastSession, RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
+from femo_core.schedule import AbstractSchedule
 
 
-def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor, schedule: Schedule, *,
+def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor, schedule: AbstractSchedule, *,
            site: str = "hidden", coordinate: str = "steps", solver: Solver = euler,
            levels: Sequence[Level] | None = None,
            on_step: Callable[[int], None] | None = None) -> tuple[Tensor, RunReport]:

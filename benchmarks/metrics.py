@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from classifier import Classifier
@@ -28,6 +28,13 @@ def ssim(pixels: Tensor, reference: Tensor) -> float:
 
 
 METRICS = {"rmse": rmse, "psnr": psnr, "ssim": ssim}
+
+
+def over_seeds(metric: Callable[[Tensor, Tensor], float], pixels: Tensor, reference: Tensor,
+               samples: int) -> tuple[float, float]:
+    """A metric's mean over the seeds, each of so many samples in a row, and its standard error."""
+    return mean_and_error([metric(*pair) for pair in zip(
+        pixels.split(samples), reference.split(samples), strict=True)])
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from classifier import accuracy, train_classifier
 from forecasting import count_flops, sample
-from metrics import METRICS, frechet, mean_and_error
+from metrics import METRICS, frechet, over_seeds
 from solvers import Solver, adams_bashforth, ancestral, euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
 from torch import Tensor
@@ -196,6 +196,11 @@ def random_prompts(seed: int, count: int, tuning: bool = False) -> tuple[str, ..
     return tuple(found)
 
 
+def random_job(seeds: tuple[int, ...], samples: int, tuning: bool = False) -> Job:
+    """So many pictures of each seed."""
+    return Job(tuple(prompt for seed in seeds for prompt in random_prompts(seed, samples, tuning)), seeds)
+
+
 def for_tuning(colour: str, thing: str) -> bool:
     return (list(drawings.COLOURS).index(colour) + list(drawings.THINGS).index(thing)) % 2 == 0
 
@@ -206,8 +211,7 @@ class Bench:
     def __init__(self, subject: Subject, samples: int, seeds: tuple[int, ...] = SEEDS, tuning: bool = False):
         """samples: a seed's."""
         self.subject, self.samples, self.seeds, self.with_limit = subject, samples, seeds, not tuning
-        prompts = [prompt for seed in seeds for prompt in random_prompts(seed, samples, tuning)]
-        self.job = Job(tuple(prompts), seeds)
+        self.job = random_job(seeds, samples, tuning)
         self._references: dict[tuple[int, str], tuple[Tensor, float]] = {}
         self._flops: dict[str, tuple[int, int]] = {}
         self._limit: Tensor | None = None
@@ -267,8 +271,7 @@ class Bench:
         """Each metric's mean over the seeds and its standard error."""
         row: Row = {}
         for name, metric in METRICS.items():
-            pairs = zip(pixels.split(self.samples), reference.split(self.samples), strict=True)
-            row[name + suffix], row[f"{name}{suffix}_se"] = mean_and_error([metric(*pair) for pair in pairs])
+            row[name + suffix], row[f"{name}{suffix}_se"] = over_seeds(metric, pixels, reference, self.samples)
         return row
 
 

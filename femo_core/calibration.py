@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .errors import check_integer
 from .predictor import AbstractPredictor
+from .predictors.taylorseer import TaylorSeer
 from .schedule import ExplicitSchedule
 
 WIDEST_MOVE = 3  # steps, of one full step in the search that follows the dynamic programme
@@ -91,12 +92,15 @@ def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int,
     problem = _Problem(gram, step_weights)
     check_integer("budget", budget, 1, problem.total)
     found: list[Calibration] = []
-    starts = {order: problem.best_steps(budget, order) for order in (0, 1)}
+    starts: dict[int, tuple[int, ...]] = {}  # by order, 0 or 1
     for predictor in predictors:
         if getattr(predictor, "gamma", 0.0):
             raise ValueError(f"predictors must be linear: gamma must be 0; got {predictor}")
-        steps = starts[min(predictor.max_order, 1)]
-        if not problem.is_exact(predictor):
+        order = min(predictor.max_order, 1)
+        if order not in starts:
+            starts[order] = problem.best_steps(budget, order)
+        steps = starts[order]
+        if not (isinstance(predictor, TaylorSeer) and predictor.max_order == order):
             steps = problem.improved(steps, predictor)
         error = problem.cost(steps, predictor) ** 0.5
         found.append(Calibration(ExplicitSchedule(steps, problem.total), predictor, error))
@@ -130,9 +134,6 @@ class _Problem:
         self._sum_positions = _from_zero(self.weights * torch.arange(self.total))
         self._feature_truth = _from_zero(self.gram * self.weights)
         self._truth_truth = _from_zero((self._feature_truth * self.weights[:, None]).T).T
-
-    def is_exact(self, predictor: AbstractPredictor) -> bool:
-        return type(predictor).__name__ == "TaylorSeer" and predictor.max_order <= 1
 
     def cost(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> float:
         """Σ over gaps ‖Σ over its steps of weight · (forecast − truth)‖²: the predictor itself, run on unit vectors."""
@@ -202,7 +203,7 @@ class _Problem:
         costs = torch.full((self.total + 1, self.total + 1), torch.inf, dtype=torch.float64)
         costs[none] = reuse
         if last:
-            slope = distances / (last - torch.arange(last, dtype=torch.float64))[:, None] * min(order, 1)
+            slope = distances / (last - torch.arange(last, dtype=torch.float64))[:, None] * order
             own, norms = self.gram[last, last], self.gram.diagonal()[:last, None]
             before_truth = self._feature_truth[:last] - self._feature_truth[:last, start, None]
             factor = within + slope

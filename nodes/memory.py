@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import comfy.model_management
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .families import Family
-from .sites import SITES, SampleSize
+from .sites import SITES, SampleSize, replaced
 
 
 class Room:
@@ -56,19 +56,11 @@ class Room:
     def _free(self, run: int) -> float:
         return _beside(run, comfy.model_management.get_free_memory(self.device))
 
-    @contextmanager
-    def reserved(self, size: int) -> Iterator[None]:
+    def reserved(self, size: int) -> AbstractContextManager[None]:
         """While open, the host thinks that running the model takes so many bytes more, and loads it accordingly."""
         model = self.patcher.model
-        before, estimate = model.__dict__.get("memory_required"), model.memory_required
-        model.memory_required = lambda *args, **kwargs: estimate(*args, **kwargs) + size
-        try:
-            yield
-        finally:
-            if before is None:
-                del model.memory_required
-            else:
-                model.memory_required = before
+        estimate = model.memory_required
+        return replaced(model, "memory_required", lambda *args, **kwargs: estimate(*args, **kwargs) + size)
 
 
 def _beside(run: int, memory: float) -> float:

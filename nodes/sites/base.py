@@ -59,6 +59,20 @@ def width(head: nn.Module) -> int:
 
 
 @contextmanager
+def replaced(owner: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """While open, the owner's attribute is this value; then what another pack had put there, or its class's again."""
+    before = owner.__dict__.get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+@contextmanager
 def hooked(*handles: Any) -> Iterator[None]:
     """Removes torch hooks at the end."""
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..families import Family
-from .base import AbstractSite, Forecast, Keep, SampleSize, hooked
+from .base import AbstractSite, Forecast, Keep, SampleSize, hooked, replaced
 
 
 class OutputSite(AbstractSite):
@@ -31,15 +31,8 @@ class OutputSite(AbstractSite):
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
                      forecast: Forecast) -> Iterator[dict[str, Any]]:
-        before = model.__dict__.get("forward")  # another pack's replacement, which is to come back
-        model.forward = lambda *_args, **_kwargs: forecast("output")
-        try:
+        with replaced(model, "forward", lambda *_args, **_kwargs: forecast("output")):
             yield options
-        finally:
-            if before is None:
-                del model.forward
-            else:
-                model.forward = before
 
 
 def _packed(parts: list[Tensor]) -> Tensor:

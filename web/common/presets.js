@@ -9,7 +9,6 @@ function presetsOf(node) {
 
 export function addPresets(node, widgets, changed) {
   const presets = presetsOf(node)
-  const names = () => [text("custom"), ...Object.keys(presets)]
 
   function choose(name) {
     for (const [key, value] of Object.entries(presets[name] ?? {})) {
@@ -21,7 +20,8 @@ export function addPresets(node, widgets, changed) {
   }
 
   // Last, so that saved values, which are a plain list, keep their places.
-  const list = node.addWidget("combo", "preset", text("custom"), choose, { values: names() })
+  const values = [text("custom"), ...Object.keys(presets)]
+  const list = node.addWidget("combo", "preset", text("custom"), choose, { values })
   list.serialize = false
   list.options.serialize = false
   list.label = text("preset")

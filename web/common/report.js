@@ -1,6 +1,7 @@
 // The strip on a cache node: what each step of the run was, live, and afterwards until the next run.
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
+import { addPanel } from "./panel.js"
 import { text } from "./texts.js"
 
 const SVG = "http://www.w3.org/2000/svg"
@@ -87,16 +88,7 @@ function showAll() {
 }
 
 export function addReport(node) {
-  const element = document.createElement("div")
-  element.className = "femo-report"
-  Object.assign(element.style, {
-    font: "11px/1.5 sans-serif", color: "var(--input-text)", overflow: "auto", padding: "2px 4px", boxSizing: "border-box",
-  })
-  const widget = node.addDOMWidget("femo_report", "femo_report", element, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => 96, getMaxHeight: () => 320,
-  })
-  widget.serialize = false // its value is no part of the workflow
-  elements.set(node, element)
+  elements.set(node, addPanel(node, "femo_report", { className: "femo-report", minHeight: 96 }))
   clearReport(node)
 }
 
