@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
-from pack.sites import SITES
+from pack.sites import SITES, Forecasts
 from pack.steps import coordinates_of
 from solvers import Solver, euler
 from subjects import Job, Level, Options, Subject
@@ -48,26 +48,39 @@ def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor,
     return x, report
 
 
+class SessionForecasts(Forecasts):
+    def __init__(self, session: ForecastSession, streams: Sequence[str]):
+        self.session, self.streams = session, streams
+
+    def of(self, name: str) -> Tensor:
+        return self.session.forecast(self.streams, name)
+
+    def added(self, name: str, to: Tensor, gate: Tensor) -> Tensor:
+        return self.session.forecast_added(self.streams, name, to, gate)
+
+
 def evaluate(subject: Subject, session: ForecastSession, site: str, call: Callable[[Options], Tensor]) -> Tensor:
     """`call` with its network's features recorded, or forecast where the session says so."""
     where, streams = SITES[site], subject.streams
     names = where.features(subject.model, subject.family)
     saved = session.begin_call(streams, names)
-    captured: dict[str, Tensor] = {}
+    wanted = [] if saved else [stream for stream in streams if session.wants_features(stream)]
+
+    def keep(name: str, feature: Tensor) -> None:
+        for stream, part in zip(streams, feature.chunk(len(streams)), strict=True):
+            if stream in wanted:
+                session.record_site(stream, name, part)
+
     with ExitStack() as stack:
         options: Options = {}
         if saved:
-            options = stack.enter_context(where.substituting(
-                subject.model, subject.family, options,
-                lambda name: torch.cat([session.forecast(stream, name) for stream in streams])))
-        elif any(session.wants_features(stream) for stream in streams):
-            stack.enter_context(where.recording(
-                subject.model, subject.family, lambda name, feature: captured.update({name: feature.clone()})))
+            options = stack.enter_context(
+                where.substituting(subject.model, subject.family, options, SessionForecasts(session, streams)))
+        elif wanted:
+            stack.enter_context(where.recording(subject.model, subject.family, keep))
         result = call(options)
-    if captured:
-        chunks = {name: feature.chunk(len(streams)) for name, feature in captured.items()}
-        for i, stream in enumerate(streams):
-            session.record(stream, {name: parts[i] for name, parts in chunks.items()})
+    for stream in wanted:
+        session.end_recording(stream)
     session.count_run(saved)
     return result
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import itertools
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
+from . import kernels
 from .errors import StateError
 from .predictor import AbstractPredictor, PredictorState
 
@@ -37,23 +39,52 @@ class FeatureCache:
 
         Raises StateError for another shape, dtype or device than before.
         """
-        state = self._states.get((stream, site), self.predictor.init())
-        if self.storage is not None:
-            self._homes[stream, site] = feature.device
-            state = state.to(feature.device)
+        self._homes[stream, site] = feature.device
+        state = self._state(stream, site) if (stream, site) in self else self.predictor.init()
         state = self.predictor.update(state, feature, step)
         self._states[stream, site] = state if self.storage is None else state.to(self.storage)
         return state
 
-    def forecast(self, stream: Hashable, site: Hashable, step: float) -> Tensor:
-        """The feature forecast for `step`. Raises StateError for a stream and site that were never recorded."""
+    def forecast(self, streams: Sequence[Hashable], site: Hashable, step: float) -> Tensor:
+        """The features forecast for `step`, those of all streams one after the other: a fresh tensor (ΣB, ...).
+
+        Raises StateError for a stream and site that were never recorded.
+        """
+        like = self._stored(streams[0], site).buffers[0]
+        chunks = self._chunks(streams, site)
+        out = torch.empty((chunks[-1].stop, *like.shape[1:]), dtype=like.dtype, device=self._homes[streams[0], site])
+        for stream, chunk in zip(streams, chunks, strict=True):
+            self.predictor.predict(self._state(stream, site), step, out[chunk])
+        return out
+
+    def forecast_added(self, streams: Sequence[Hashable], site: Hashable, step: float, to: Tensor,
+                       gate: Tensor) -> Tensor:
+        """to + gate · forecast for all streams one after the other, fresh: to (ΣB, T, D), gate (ΣB or 1, 1, D)."""
+        out = kernels.empty_for_sum(to, gate, self._stored(streams[0], site).buffers[0])
+        gates = gate.expand(len(to), -1, -1)
+        for stream, chunk in zip(streams, self._chunks(streams, site), strict=True):
+            self.predictor.predict_added(self._state(stream, site), step, to[chunk], gates[chunk], out[chunk])
+        return out
+
+    def _chunks(self, streams: Sequence[Hashable], site: Hashable) -> list[slice]:
+        """Where each stream's samples lie, one stream behind the other."""
+        ends = [*itertools.accumulate((len(self._stored(stream, site).buffers[0]) for stream in streams), initial=0)]
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+    def compare(self, stream: Hashable, site: Hashable, feature: Tensor, step: float) -> Tensor:
+        """How far the forecast for `step` is from the feature: `AbstractPredictor.compare`."""
+        return self.predictor.compare(self._state(stream, site), feature, step)
+
+    def _state(self, stream: Hashable, site: Hashable) -> PredictorState:
+        """On the device where all is computed."""
+        state = self._stored(stream, site)
+        return state if self.storage is None else state.to(self._homes[stream, site])
+
+    def _stored(self, stream: Hashable, site: Hashable) -> PredictorState:
         try:
-            state = self._states[stream, site]
+            return self._states[stream, site]
         except KeyError:
             raise StateError(f"nothing was recorded for stream {stream!r} at site {site!r}") from None
-        if self.storage is not None:
-            state = state.to(self._homes[stream, site])
-        return self.predictor.predict(state, step)
 
     @property
     def nbytes(self) -> int:

@@ -25,13 +25,13 @@ MAX_ORDER = 4
 class PredictorState:
     """What a predictor remembers after its full steps. Never changed: `update` returns the next one.
 
-    buffers: the stack S, each (B, ...) in the feature's dtype; buffers[0] is the last recorded feature.
+    stack: the buffers S, (K, B, ...) in the feature's dtype; the first is the last recorded feature. None: none yet.
     step: coordinate of the last full step. updates: how many distinct ones there were.
     gains: b of the last update S ← A·S + b·F, needed when that step is recorded again.
     beta, products: FeMo's weight of history, and per order the product of the weights used so far.
     """
 
-    buffers: tuple[Tensor, ...] = ()
+    stack: Tensor | None = None
     step: float = math.nan
     updates: int = 0
     gains: tuple[Weight, ...] = ()
@@ -39,12 +39,17 @@ class PredictorState:
     products: tuple[Weight, ...] = ()
 
     @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        """Each (B, ...)."""
+        return () if self.stack is None else self.stack.unbind(0)
+
+    @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self.buffers)
+        return 0 if self.stack is None else self.stack.nbytes
 
     def to(self, device: torch.device) -> PredictorState:
         """The same with its buffers on another device."""
-        return replace(self, buffers=tuple(buffer.to(device) for buffer in self.buffers))
+        return self if self.stack is None else replace(self, stack=self.stack.to(device))
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,36 @@ class AbstractPredictor(ABC):
             state = self._prepare(state, feature, step)
             rows = self._rows(state, step)
             state = replace(state, step=step, updates=state.updates + 1, gains=tuple(row[-1] for row in rows))
-        return replace(state, buffers=kernels.transform(rows, (*state.buffers, feature)))
+        return replace(state, stack=kernels.transform(rows, state.stack, feature))
 
-    def predict(self, state: PredictorState, step: float) -> Tensor:
-        """The feature forecast for coordinate `step`, a fresh tensor of the recorded shape, dtype and device.
+    def predict(self, state: PredictorState, step: float, out: Tensor | None = None) -> Tensor:
+        """The feature forecast for coordinate `step`, a fresh tensor of the recorded shape, dtype and device, or `out`.
 
         Raises StateError before the first update.
         """
-        if not state.updates:
+        return kernels.combine(*self._forecast(state, step), out)
+
+    def predict_added(self, state: PredictorState, step: float, to: Tensor, gate: Tensor,
+                      out: Tensor | None = None) -> Tensor:
+        """to + gate · forecast, fresh or as `out`, in one pass: `to` as the feature, (B, T, D), gate (B or 1, 1, D).
+
+        What a predicted step needs where features are added to a hidden state behind a gate (adaLN-Zero, DiT, Sec. 3).
+        """
+        return kernels.add_gated(to, gate, *self._forecast(state, step), out)
+
+    def compare(self, state: PredictorState, feature: Tensor, step: float) -> Tensor:
+        """‖feature‖₂, ‖forecast‖₂ and ‖forecast − feature‖₂ of each sample at coordinate `step`: (3, B).
+
+        Raises StateError as `update` and `predict` do.
+        """
+        _check_feature(state, feature)
+        return kernels.compare(*self._forecast(state, step), feature)
+
+    def _forecast(self, state: PredictorState, step: float) -> tuple[list[Weight], Tensor]:
+        """The weights c and the stack S of a forecast c·S."""
+        if state.stack is None:
             raise StateError("nothing to forecast from: predict needs a state with at least one update")
-        return kernels.combine(self._forecast_weights(state, _coordinate(step) - state.step), state.buffers)
+        return self._forecast_weights(state, _coordinate(step) - state.step), state.stack
 
     def _prepare(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
         """The state with its weights (not its buffers) made ready for an update at `step`."""

@@ -26,7 +26,8 @@ class ForecastSession:
 
     A host calls `begin_step` before each evaluation of the model, and for each call of the network asks `begin_call`:
     either it puts `forecast`s in the network's place, or it runs the network and, for streams that `wants_features`,
-    gives them to `record`. It says which it did with `count_run`.
+    gives them to `record`. It says which it did with `count_run`. Features that are large all together it gives to
+    `record_site` each as it comes, and says `end_recording` at the end.
 
     Steps are integers or fractions (samplers that evaluate the model between two steps). The schedule goes by the
     whole step below. Between two whole steps a stream's features are recorded at the first fraction only: two anchors
@@ -52,12 +53,15 @@ class ForecastSession:
         self._first_step: dict[Hashable, int] = {}
         self._anchor: dict[Hashable, float] = {}
         self._finished: set[Hashable] = set()  # streams of which nothing more is forecast
+        self._changed: set[Hashable] = set()  # streams whose features no longer fit, found out while they are recorded
+        self._measured_site: Hashable = None  # where forecast errors are measured: the last one
         self._seen: set[int] = set()
         self._ran: set[int] = set()
         self._runs = 0
         self._saved = 0
         self._peak_bytes = 0
         self._nonfinite: dict[torch.device, Tensor] = {}
+        self._adapted: dict[Hashable, list[Tensor]] = {}  # β of the sites recorded so far in this call
         self._betas: dict[tuple[float, Hashable], Readback] = {}
         self._errors: dict[tuple[float, Hashable], Readback] = {}
         self._began = math.nan  # the evaluation, by the clock
@@ -83,7 +87,7 @@ class ForecastSession:
         self._stop_clock()
         if math.floor(step) < self.index - 1:
             for stream in list(self._first_step):
-                self._forget(stream)
+                self.forget(stream)
         self._step = float(step)
         self._coordinate = self._step if coordinate is None else float(coordinate)
         self._seen.add(self._counted_index())
@@ -100,9 +104,11 @@ class ForecastSession:
         It is so where the schedule has a predicted step and every stream is past its warm-up and was recorded, at
         every site, at the full step before.
         """
+        sites = tuple(sites)
+        self._measured_site = sites[-1] if sites else None
         for stream in streams:
             if self.index - math.floor(self._anchor.get(stream, self._step)) >= self._longest_gap + 1:
-                self._forget(stream)
+                self.forget(stream)
             self._first_step.setdefault(stream, self.index)
         if self.schedule.is_full(self.index, self.total_steps):
             return False
@@ -122,9 +128,13 @@ class ForecastSession:
         anchor = self._anchor.get(stream)
         return anchor is None or anchor == self._step or math.floor(anchor) < self.index
 
-    def forecast(self, stream: Hashable, site: Hashable) -> Tensor:
-        """The feature (B, ...) forecast for the present step, a fresh tensor."""
-        return self.cache.forecast(stream, site, self._coordinate)
+    def forecast(self, streams: Sequence[Hashable], site: Hashable) -> Tensor:
+        """The features forecast for the present step, of all streams one after the other: a fresh tensor (ΣB, ...)."""
+        return self.cache.forecast(streams, site, self._coordinate)
+
+    def forecast_added(self, streams: Sequence[Hashable], site: Hashable, to: Tensor, gate: Tensor) -> Tensor:
+        """to + gate · forecast in one pass, a fresh tensor: to (ΣB, T, D), gate (ΣB or 1, 1, D)."""
+        return self.cache.forecast_added(streams, site, self._coordinate, to, gate)
 
     def record(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> None:
         """Takes the features, (B, ...) by site, of a full step. They are copied, and may be the host's own.
@@ -134,46 +144,57 @@ class ForecastSession:
         """
         if not self.wants_features(stream):
             return
-        error = self._forecast_error(stream, features)
-        if error is not None:
-            self._errors[self._step, stream] = error
-        if self.index >= self._last_predicted:
-            self._finished.add(stream)
+        for site, feature in features.items():
+            self.record_site(stream, site, feature)
+        self.end_recording(stream)
+
+    def record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> None:
+        """Takes one of the features of a stream that wants them. `end_recording` must follow the last of them."""
+        if stream in self._changed:
             return
         try:
-            betas = [self._record_site(stream, site, feature) for site, feature in features.items()]
+            if site == self._measured_site:
+                self._measure(stream, site, feature)
+            if self.index < self._last_predicted:
+                self._take(stream, site, feature)
         except StateError as error:
             self.warn(f"features changed in mid-run, forecasting starts afresh: {error}")
-            self._forget(stream)
+            self._changed.add(stream)
+
+    def end_recording(self, stream: Hashable) -> None:
+        """All features of the stream's full step have been taken."""
+        betas = self._adapted.pop(stream, [])
+        if stream in self._changed:
+            self._changed.remove(stream)
+            self.forget(stream)
             self._first_step[stream] = self.index
-            return
-        self._anchor[stream] = self._step
-        adapted = [beta for beta in betas if beta is not None]
-        if adapted:
-            self._betas[self._step, stream] = Readback(torch.stack(adapted).mean(0))
-        self._peak_bytes = max(self._peak_bytes, self.cache.nbytes)
+        elif self.index >= self._last_predicted:
+            self._finished.add(stream)
+        else:
+            self._anchor[stream] = self._step
+            if betas:
+                self._betas[self._step, stream] = Readback(torch.stack(betas).mean(0))
+            self._peak_bytes = max(self._peak_bytes, self.cache.nbytes)
 
-    def _forecast_error(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> Readback | None:
-        """Of what would have been forecast for this full step, at the last site: it costs one forecast."""
-        site, feature = list(features.items())[-1]
-        if (stream, site) not in self.cache or self._anchor.get(stream) == self._step:
-            return None
-        forecast = self.forecast(stream, site)
-        if (forecast.shape, forecast.dtype, forecast.device) != (feature.shape, feature.dtype, feature.device):
-            return None
-        return Readback(kernels.relative_errors(forecast, feature).mean())
+    def _measure(self, stream: Hashable, site: Hashable, feature: Tensor) -> None:
+        """The error of what would have been forecast for this full step."""
+        if (stream, site) in self.cache and self._anchor.get(stream) != self._step:
+            of_feature, _, of_error = self.cache.compare(stream, site, feature, self._coordinate)
+            self._errors[self._step, stream] = Readback((of_error / of_feature).mean())
 
-    def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor | None:
+    def _take(self, stream: Hashable, site: Hashable, feature: Tensor) -> None:
         state = self.cache.record(stream, site, feature, self._coordinate)
         flag = kernels.is_nonfinite(feature)
         known = self._nonfinite.get(feature.device)
         self._nonfinite[feature.device] = flag if known is None else known | flag
-        return state.beta if isinstance(state.beta, Tensor) else None
+        if isinstance(state.beta, Tensor):
+            self._adapted.setdefault(stream, []).append(state.beta)
 
     def _age(self, stream: Hashable) -> int:
         return self.index - self._first_step.get(stream, self.index)
 
-    def _forget(self, stream: Hashable) -> None:
+    def forget(self, stream: Hashable) -> None:
+        """Drops what was recorded for a stream: it starts afresh, with a warm-up of its own."""
         self.cache.forget(stream)
         self._anchor.pop(stream, None)
         self._first_step.pop(stream, None)

@@ -28,7 +28,7 @@ from .control import DeferredControl, controls_of, with_deferred_controls
 from .families import Family, find_family
 from .memory import Room, expected_features
 from .reporting import Channel, log
-from .sites import FALLBACK, SITES, watching_blocks
+from .sites import FALLBACK, SITES, Forecasts, watching_blocks
 from .steps import StepClock, coordinates_of, interpolated
 
 KEY = "femo"
@@ -243,28 +243,24 @@ class _Run:
             wanted = [stream for stream in recordable if session.wants_features(stream)]
 
         ran: list[str] = []
-        captured: dict[str, Tensor] = {}
-
-        def keep(name: str, feature: Tensor) -> None:
-            captured[name] = feature.clone()
-
+        recording = _Recording(self, streams, wanted)
         if isinstance(control, DeferredControl):
             control = control.run() if site.needs_control or not forecast else None
         if forecast:
             with (watching_blocks(model, family, ran),
-                  site.substituting(model, family, options, lambda name: self._forecast(streams, name)) as substituted):
+                  site.substituting(model, family, options, _Forecasts(self, streams)) as substituted):
                 result = call(substituted, control)
         else:
             with ExitStack() as stack:
                 if wanted:
-                    stack.enter_context(site.recording(model, family, keep))
+                    stack.enter_context(site.recording(model, family, recording.keep))
                 if usable and not self.measured:
                     self._size(model, family, streams, stack)
                 result = call(options, control)
 
         with self.lock:
             if wanted:
-                self._record(streams, wanted, names, captured)
+                recording.end(names)
             if ran:
                 self.warn("blocks ran on a forecast step: another node keeps them from being skipped, nothing is saved")
             session.count_run(saved=forecast and not ran)
@@ -300,22 +296,6 @@ class _Run:
             self.seen[key] += 1
         return streams
 
-    def _forecast(self, streams: list[Hashable], name: str) -> Tensor:
-        with self.lock:
-            parts = [self.session.forecast(stream, name) for stream in streams]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def _record(self, streams: list[Hashable], wanted: list[Hashable], names: tuple[str, ...],
-                captured: dict[str, Tensor]) -> None:
-        """Commits what a whole forward left, chunk by chunk. (An interrupted forward never comes here.)"""
-        if set(captured) != set(names) or any(f.shape[0] % len(streams) for f in captured.values()):
-            self.warn("modules that another node skips or replaces did not run: their features can't be recorded")
-            return
-        chunks = {name: feature.chunk(len(streams)) for name, feature in captured.items()}
-        for i, stream in enumerate(streams):
-            if stream in wanted:
-                self.session.record(stream, {name: parts[i] for name, parts in chunks.items()})
-
     def warn(self, message: str) -> None:
         self.session.warn(message)
         self._log_once(message)
@@ -344,6 +324,49 @@ class _Run:
 
     def _settings(self) -> dict[str, str]:
         return {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate}
+
+
+class _Forecasts(Forecasts):
+    """Of the chunks of one call, one after the other in the batch."""
+
+    def __init__(self, run: _Run, streams: list[Hashable]):
+        self.run, self.streams = run, streams
+
+    def of(self, name: str) -> Tensor:
+        with self.run.lock:
+            return self.run.session.forecast(self.streams, name)
+
+    def added(self, name: str, to: Tensor, gate: Tensor) -> Tensor:
+        with self.run.lock:
+            return self.run.session.forecast_added(self.streams, name, to, gate)
+
+
+class _Recording:
+    """The features of one call, each taken as it comes: all of them together would be as large as a buffer."""
+
+    def __init__(self, run: _Run, streams: list[Hashable], wanted: list[Hashable]):
+        self.run, self.streams, self.wanted = run, streams, wanted
+        self.seen: set[str] = set()
+
+    def keep(self, name: str, feature: Tensor) -> None:
+        if feature.shape[0] % len(self.streams):
+            return
+        self.seen.add(name)
+        with self.run.lock:
+            for stream, part in zip(self.streams, feature.chunk(len(self.streams)), strict=True):
+                if stream in self.wanted:
+                    self.run.session.record_site(stream, name, part)
+
+    def end(self, names: tuple[str, ...]) -> None:
+        """The forward is done. (That of an interrupted run never is.)"""
+        complete = self.seen == set(names)
+        if not complete:
+            self.run.warn(
+                "modules that another node skips or replaces did not run: their features can't be recorded")
+        for stream in self.wanted:
+            self.run.session.end_recording(stream)
+            if not complete:
+                self.run.session.forget(stream)
 
 
 def _run_of(options: dict[str, Any] | None) -> _Run | None:

@@ -19,7 +19,7 @@ from .sites import SITES, SampleSize, replaced
 class Room:
     """What a run may take on the device that holds its cache.
 
-    buffers: tensor sets that a predictor keeps. One more is there while a full step is recorded.
+    buffers: tensor sets that a predictor keeps. While one is updated it is there twice, of one feature at a time.
     """
 
     def __init__(self, guider: Any, device: torch.device, buffers: int):
@@ -29,7 +29,7 @@ class Room:
 
     def needed(self, features: int) -> int:
         """Bytes, for features of so many."""
-        return features * (self.buffers + 1)
+        return features * self.buffers
 
     def run(self, shape: Sequence[int]) -> int:
         """Bytes that the host thinks a run of the network on an input of this shape takes."""

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import kernels
 from ..errors import check_number
 from ..kernels import Weight
 from ..predictor import AbstractPredictor, PredictorState, Row, derivative_rows, taylor_weight
@@ -72,7 +71,8 @@ class FeMo(AbstractPredictor):
 
     def _adapted_beta(self, state: PredictorState, feature: Tensor, step: float) -> Tensor:
         """Eqs. 11–14, per sample: (B,)."""
-        excess = kernels.norms(feature) - kernels.norms(self.predict(state, step))
+        of_feature, of_forecast, _ = self.compare(state, feature, step)
+        excess = of_feature - of_forecast
         direction = torch.nan_to_num(torch.sign(excess), nan=0.0)  # a NaN must not stick to beta for good
         return torch.clamp(state.beta + self.gamma * direction, self.beta_min, self.beta_max)
 

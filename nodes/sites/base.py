@@ -12,11 +12,20 @@ from torch import Tensor, nn
 
 from ..families import Family
 
-Forecast: TypeAlias = Callable[[str], Tensor]
-"""Feature name -> its forecast for the whole batch, (B, ...)."""
-
 Keep: TypeAlias = Callable[[str, Tensor], None]
 """Takes a feature by its name. The tensor is the host's own, which goes on changing it in place: copy what is kept."""
+
+
+class Forecasts(ABC):
+    """The features of a predicted step, for the whole batch, by name."""
+
+    @abstractmethod
+    def of(self, name: str) -> Tensor:
+        """(B, ...), a fresh tensor."""
+
+    def added(self, name: str, to: Tensor, gate: Tensor) -> Tensor:
+        """to + gate · feature, fresh: (B, tokens, D), with one gate (B or 1, 1, D) for all tokens."""
+        return to + gate * self.of(name)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class AbstractSite(ABC):
 
     @abstractmethod
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
-                     forecast: Forecast) -> AbstractContextManager[dict[str, Any]]:
+                     forecasts: Forecasts) -> AbstractContextManager[dict[str, Any]]:
         """While open, a forward of `model` with the transformer_options it yields uses forecasts and skips the rest."""
 
 

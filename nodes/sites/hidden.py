@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..families import Family
-from .base import AbstractSite, Forecast, Keep, SampleSize, hooked, width
+from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, width
 
 
 class HiddenSite(AbstractSite):
@@ -30,9 +30,9 @@ class HiddenSite(AbstractSite):
 
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
-                     forecast: Forecast) -> Iterator[dict[str, Any]]:
+                     forecasts: Forecasts) -> Iterator[dict[str, Any]]:
         def substitute(head: str) -> Callable[..., tuple[Any, ...]]:
-            return lambda _head, args: (forecast(head), *args[1:])
+            return lambda _head, args: (forecasts.of(head), *args[1:])
 
         # A model that remembers what its blocks made (HiDream-O1 does) must not remember this: where somebody replaces
         # blocks, it does not.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..families import BlockList, Branch, Family
-from .base import AbstractSite, Forecast, Keep, SampleSize, hooked, width
+from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, width
 
 Ranges: TypeAlias = Sequence[tuple[int, int | None, int]]
 """Tokens from, to (None: the last), and which of the gates is theirs."""
@@ -46,10 +46,10 @@ class ModuleSite(AbstractSite):
 
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
-                     forecast: Forecast) -> Iterator[dict[str, Any]]:
+                     forecasts: Forecasts) -> Iterator[dict[str, Any]]:
         replaced = dict(options.get("patches_replace", {}))
         replaced["dit"] = replaced.get("dit", {}) | {
-            (blocks.key, i): _replacement(blocks, i, block, forecast)
+            (blocks.key, i): _replacement(blocks, i, block, forecasts)
             for blocks in family.modules for i, block in enumerate(model.get_submodule(blocks.path))
         }
         yield {**options, "patches_replace": replaced}
@@ -67,24 +67,25 @@ def _name(blocks: BlockList, index: int, branch: Branch) -> str:
 
 
 def _replacement(blocks: BlockList, index: int, block: nn.Module,
-                 forecast: Forecast) -> Callable[..., dict[str, Tensor]]:
+                 forecasts: Forecasts) -> Callable[..., dict[str, Tensor]]:
     def replacement(args: dict[str, Any], _extra: dict[str, Any]) -> dict[str, Tensor]:
         states: dict[str, Tensor] = {name: args[name] for name in blocks.states}
         for branch, gate in zip(blocks.branches, blocks.gates(block, args), strict=True):
-            addend = forecast(_name(blocks, index, branch))
+            name, state = _name(blocks, index, branch), states[branch.state]
             ranges = args.get(f"modulation_dims_{branch.state}", args.get("modulation_dims"))
-            states[branch.state] = states[branch.state] + _gated(addend, gate, ranges)
-        if addend.dtype == torch.float16:  # hosts keep float16 states finite, block by block
+            if ranges is None:
+                states[branch.state] = forecasts.added(name, state, gate)
+            else:
+                states[branch.state] = state + _gated(forecasts.of(name), gate, ranges)
+        if state.dtype == torch.float16:  # hosts keep float16 states finite, block by block
             states = {name: torch.nan_to_num(state) for name, state in states.items()}
         return states
 
     return replacement
 
 
-def _gated(addend: Tensor, gate: Tensor, ranges: Ranges | None) -> Tensor:
-    """addend (B, tokens, D) times gate (B, gates, D): one gate for all tokens, or one for each of the ranges."""
-    if ranges is None:
-        return gate * addend
+def _gated(addend: Tensor, gate: Tensor, ranges: Ranges) -> Tensor:
+    """addend (B, tokens, D) times gate (B, gates, D), of which each of the ranges has one."""
     for start, end, which in ranges:
         addend[:, start:end] *= gate[:, which : which + 1]
     return addend

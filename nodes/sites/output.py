@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..families import Family
-from .base import AbstractSite, Forecast, Keep, SampleSize, hooked, replaced
+from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, replaced
 
 
 class OutputSite(AbstractSite):
@@ -30,8 +30,8 @@ class OutputSite(AbstractSite):
 
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
-                     forecast: Forecast) -> Iterator[dict[str, Any]]:
-        with replaced(model, "forward", lambda *_args, **_kwargs: forecast("output")):
+                     forecasts: Forecasts) -> Iterator[dict[str, Any]]:
+        with replaced(model, "forward", lambda *_args, **_kwargs: forecasts.of("output")):
             yield options
 
 

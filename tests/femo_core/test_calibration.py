@@ -173,7 +173,7 @@ def test_a_session_runs_by_an_explicit_schedule():
         session.begin_step(step)
         saved = session.begin_call(["a"], ["x"])
         if saved:
-            torch.testing.assert_close(session.forecast("a", "x"), torch.full((1, 2), 3.0 + step))
+            torch.testing.assert_close(session.forecast(["a"], "x"), torch.full((1, 2), 3.0 + step))
         else:
             ran.append(step)
             if session.wants_features("a"):

@@ -22,7 +22,7 @@ def drive(session, steps, streams=("a",), feature=lambda step: torch.full((2, 3)
         session.begin_step(step)
         for stream in streams:
             if session.begin_call([stream], ["x"]):
-                forecast = session.forecast(stream, "x")
+                forecast = session.forecast([stream], "x")
                 torch.testing.assert_close(forecast, feature(step))
                 session.count_run(saved=True)
             else:
@@ -53,7 +53,7 @@ def test_a_coordinate_of_its_own_is_what_the_predictor_goes_by():
         feature = torch.full((1, 2), 3.0 - step**2)
         session.begin_step(step, coordinate=float(step**2))
         if session.begin_call(["a"], ["x"]):
-            torch.testing.assert_close(session.forecast("a", "x"), feature)
+            torch.testing.assert_close(session.forecast(["a"], "x"), feature)
             session.count_run(saved=True)
         else:
             session.record("a", {"x": feature})
@@ -163,7 +163,7 @@ def test_streams_do_not_mix():
         for sign, stream in ((1, "cond"), (-1, "uncond")):
             truth = torch.full((1, 2), float(sign * step))
             if session.begin_call([stream], ["x"]):
-                torch.testing.assert_close(session.forecast(stream, "x"), truth)
+                torch.testing.assert_close(session.forecast([stream], "x"), truth)
             else:
                 session.record(stream, {"x": truth})
 
@@ -223,7 +223,7 @@ def test_a_changed_shape_starts_the_stream_afresh_with_one_warning():
         session.begin_step(step)
         shape = (1, 4) if step < 4 else (1, 9)
         if session.begin_call(["a"], ["x"]):
-            assert step < 5 or session.forecast("a", "x").shape == shape
+            assert step < 5 or session.forecast(["a"], "x").shape == shape
         else:
             session.record("a", {"x": torch.zeros(shape)})
     warnings = session.report(0.0).warnings
@@ -284,7 +284,7 @@ def test_a_run_reads_nothing_back_before_its_report(device):
             for step, feature in enumerate(features):
                 session.begin_step(step)
                 if session.begin_call(["a"], ["x"]):
-                    session.forecast("a", "x")
+                    session.forecast(["a"], "x")
                 else:
                     session.record("a", {"x": feature})
     finally:

@@ -41,6 +41,7 @@ dit_host: Any = sys.modules[f"{PACK}.nodes.dit.host"]
 dit_model: Any = sys.modules[f"{PACK}.nodes.dit.model"]
 taylorseer_node: Any = sys.modules[f"{PACK}.nodes.taylorseer"]
 
+
 def patcher(config: Any, dtype: torch.dtype = torch.float32, computes_in: torch.dtype | None = None) -> Any:
     """Around a model of random weights, and what it computes in where that is not their dtype."""
     config.set_inference_dtype(dtype, computes_in)
@@ -62,6 +63,16 @@ def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: in
 def copies(into: dict[str, torch.Tensor]) -> Any:
     """Takes what a site records."""
     return lambda name, feature: into.update({name: feature.clone()})
+
+
+class Replayed(sites.Forecasts):
+    """Recorded features in the place of forecasts."""
+
+    def __init__(self, features: dict[str, torch.Tensor]):
+        self.features = features
+
+    def of(self, name: str) -> torch.Tensor:
+        return self.features[name]
 
 
 class RunCounter:

@@ -10,6 +10,7 @@ import dataclasses
 import pytest
 import torch
 from comfy_host import (
+    Replayed,
     RunCounter,
     accelerated,
     attach_module,
@@ -92,7 +93,7 @@ def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch)
             captured = {}
             with site.recording(network, family, copies(captured)):
                 recorded = original(self, *args[:5], dict(options), *args[6:], **kwargs)
-            with site.substituting(network, family, dict(options), captured.__getitem__) as substituted:
+            with site.substituting(network, family, dict(options), Replayed(captured)) as substituted:
                 seen.append((recorded, original(self, *args[:5], substituted, *args[6:], **kwargs)))
         return recorded
 

@@ -75,17 +75,16 @@ def test_without_a_cache_or_a_run_the_report_says_what_to_do(flux):
 def test_errors_are_those_of_the_forecasts(flux, monkeypatch):
     """Measured against a forecast made anew from what the session had recorded before."""
     measured = []
-    original = attach_module.ForecastSession._forecast_error
+    original = attach_module.ForecastSession._measure
 
-    def spy(session, stream, features):
-        error = original(session, stream, features)
-        if error is not None:
-            (name, feature), = features.items()
-            forecast = session.forecast(stream, name)
+    def spy(session, stream, site, feature):
+        before = len(session._errors)
+        original(session, stream, site, feature)
+        if len(session._errors) > before:
+            forecast = session.forecast([stream], site)
             measured.append(((forecast - feature).norm() / feature.norm()).item())
-        return error
 
-    monkeypatch.setattr(attach_module.ForecastSession, "_forecast_error", spy)
+    monkeypatch.setattr(attach_module.ForecastSession, "_measure", spy)
     model = accelerated(flux)
     sample(model)
     errors = [row["error"] for row in attach_module.last_report(model).errors]
