@@ -28,7 +28,7 @@ from .control import DeferredControl, controls_of, with_deferred_controls
 from .families import Family, find_family
 from .memory import Room, expected_features
 from .reporting import Channel, log
-from .sites import FALLBACK, SITES, Forecasts, watching_blocks
+from .sites import FALLBACK, SITES, Embedders, Forecasts, watching_blocks
 from .steps import StepClock, coordinates_of, interpolated
 
 KEY = "femo"
@@ -162,6 +162,7 @@ class _Run:
             model_sampling = guider.model_patcher.get_model_object("model_sampling")
             self.coordinates = coordinates_of(model_sampling.timestep(sigmas[:-1]).tolist())
         self.sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
+        self.embedders: dict[tuple[Hashable, ...], Embedders] = {}  # by the streams of a call
         self.input_shape: tuple[int, ...] = ()
         self.measured = False  # they are known
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
@@ -246,14 +247,17 @@ class _Run:
         recording = _Recording(self, streams, wanted)
         if isinstance(control, DeferredControl):
             control = control.run() if site.needs_control or not forecast else None
+        embedders = self.embedders.setdefault(tuple(streams), Embedders())
+        needless = site.needless(family)
         if forecast:
-            with (watching_blocks(model, family, ran),
+            with (watching_blocks(model, family, ran), embedders.passed_by(model, needless),
                   site.substituting(model, family, options, _Forecasts(self, streams)) as substituted):
                 result = call(substituted, control)
         else:
             with ExitStack() as stack:
                 if wanted:
                     stack.enter_context(site.recording(model, family, recording.keep))
+                    stack.enter_context(embedders.noted(model, needless))
                 if usable and not self.measured:
                     self._size(model, family, streams, stack)
                 result = call(options, control)

@@ -40,6 +40,10 @@ class Family:
     heads: tuple[str, ...] = ()
     heads_see_text: bool = False  # beside the image
     blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
+    # Paths of modules, or lists of them, whose results only blocks take: a predicted step at site hidden leaves them
+    # out. And those of them that tell attention where tokens are: one at site module leaves them out, too.
+    embedders: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
     modules: tuple[BlockList, ...] = ()  # those of them that site module knows
     patch: str = "patch_size"  # the model's attribute that says how many latents a side make a token; one without it
 

@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel"),
     heads=("decoder.norm_out",),
     blocks=("decoder.layers",),
+    embedders=("decoder.condition_embedder", "decoder.proj_in", "decoder.rotary_emb", "encoder"),
 )

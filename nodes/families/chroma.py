@@ -10,5 +10,7 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.chroma.model.Chroma"),
     heads=("final_layer",),
     blocks=PATHS,
+    embedders=("img_in", "pe_embedder", "txt_in"),
+    positions=("pe_embedder",),
     modules=GIVEN_MODULATION,
 )

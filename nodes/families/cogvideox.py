@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel"),
     heads=("norm_final",),
     blocks=("blocks",),
+    embedders=("patch_embed",),
 )

@@ -12,5 +12,6 @@ FAMILY = Family(
     ),
     heads=("final_layer",),
     blocks=("blocks",),
+    embedders=("pos_embedder", "x_embedder"),
     patch="patch_spatial",
 )

@@ -10,6 +10,7 @@ FAMILY = Family(
     matches=lambda diffusion_model: isinstance(diffusion_model, DiT),
     heads=("final_layer",),
     blocks=("blocks",),
+    embedders=("x_embedder",),
     modules=(
         BlockList(
             "blocks", "double_block", ("img",), (Branch("attn", "img"), Branch("mlp", "img")),

@@ -54,5 +54,7 @@ FAMILY = Family(
     matches=lambda model: is_flux_class(model) and not has_global_modulation(model),
     heads=("final_layer",),
     blocks=PATHS,
+    embedders=("img_in", "pe_embedder", "txt_in"),
+    positions=("pe_embedder",),
     modules=OWN_MODULATION,
 )

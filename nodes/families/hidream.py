@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel"),
     heads=("final_layer",),
     blocks=("double_stream_blocks", "single_stream_blocks"),
+    embedders=("caption_projection", "pe_embedder", "x_embedder"),
 )

@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.hidream_o1.model.HiDreamO1Transformer"),
     heads=("final_layer2",),
     blocks=("language_model.layers",),
+    embedders=("t_embedder1", "x_embedder"),
 )

@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.hunyuan3d.model.Hunyuan3Dv2"),
     heads=("final_layer",),
     blocks=("double_blocks", "single_blocks"),
+    embedders=("cond_in", "latent_in"),
 )

@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain"),
     heads=("final_layer",),
     blocks=("blocks",),
+    embedders=("t_embedder", "x_embedder"),
 )

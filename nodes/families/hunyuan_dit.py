@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.hydit.models.HunYuanDiT"),
     heads=("final_layer",),
     blocks=("blocks",),
+    embedders=("mlp_t5", "x_embedder"),
 )

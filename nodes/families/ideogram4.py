@@ -10,5 +10,6 @@ FAMILY = Family(
     heads=("final_layer",),
     heads_see_text=True,
     blocks=("layers",),
+    embedders=("embed_image_indicator", "input_proj", "llm_cond_norm", "llm_cond_proj"),
     patch="",
 )

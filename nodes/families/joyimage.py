@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.joyimage.model.JoyImageTransformer3DModel"),
     heads=("norm_out",),
     blocks=("double_blocks",),
+    embedders=("condition_embedder", "img_in"),
 )

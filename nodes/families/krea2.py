@@ -11,4 +11,5 @@ FAMILY = Family(
     patch="patch",
     heads_see_text=True,
     blocks=("txtfusion.layerwise_blocks", "txtfusion.refiner_blocks", "blocks"),
+    embedders=("first", "pe_embedder", "tproj", "txtfusion", "txtmlp"),
 )

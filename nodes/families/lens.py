@@ -9,5 +9,6 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.lens.model.LensTransformer2DModel"),
     heads=("norm_out",),
     blocks=("transformer_blocks",),
+    embedders=("img_in", "pos_embed", "txt_in", "txt_norm"),
     patch="",
 )

@@ -10,4 +10,5 @@ FAMILY = Family(
     heads=("final_layer",),
     heads_see_text=True,
     blocks=("context_refiner", "noise_refiner", "layers"),
+    embedders=("cap_embedder", "rope_embedder", "x_embedder"),
 )

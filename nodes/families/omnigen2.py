@@ -10,4 +10,5 @@ FAMILY = Family(
     heads=("norm_out",),
     heads_see_text=True,
     blocks=("context_refiner", "noise_refiner", "ref_image_refiner", "layers"),
+    embedders=("ref_image_patch_embedder", "time_caption_embed.caption_embedder", "x_embedder"),
 )

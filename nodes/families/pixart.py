@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.pixart.pixartms.PixArtMS"),
     heads=("final_layer",),
     blocks=("blocks",),
+    embedders=("t_block", "x_embedder", "y_embedder"),
 )

@@ -9,5 +9,6 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.pixeldit.model.PixDiT_T2I"),
     heads=("final_layer",),
     blocks=("patch_blocks", "pixel_blocks"),
+    embedders=("pixel_embedder", "s_embedder", "t_embedder", "y_embedder"),
     patch="",
 )

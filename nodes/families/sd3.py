@@ -9,4 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper"),
     heads=("final_layer",),
     blocks=("joint_blocks",),
+    embedders=("context_embedder", "x_embedder"),
 )

@@ -44,6 +44,10 @@ class AbstractSite(ABC):
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         """Names of all features that a full step records; none where the family has no such site."""
 
+    def needless(self, family: Family) -> tuple[str, ...]:
+        """Paths of modules beside the blocks that a predicted step has no use for."""
+        return ()
+
     @abstractmethod
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         """How many numbers its features have for one sample: an estimate, made before the network has run."""

@@ -16,6 +16,9 @@ class HiddenSite(AbstractSite):
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         return family.heads
 
+    def needless(self, family: Family) -> tuple[str, ...]:
+        return family.embedders
+
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         widths = [max(map(width, _alternatives(model, head))) for head in family.heads]
         return (sample.image + family.heads_see_text * sample.text) * sum(widths)

@@ -25,6 +25,9 @@ class ModuleSite(AbstractSite):
     def features(self, model: nn.Module, family: Family) -> tuple[str, ...]:
         return tuple(_name(blocks, i, branch) for blocks, i, _, branch in _branches(model, family))
 
+    def needless(self, family: Family) -> tuple[str, ...]:
+        return family.positions
+
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         tokens = 0
         for blocks, _, _, branch in _branches(model, family):

@@ -6,6 +6,7 @@ What the tests saw is kept in out/compatibility, of which compatibility.py makes
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
@@ -83,17 +84,23 @@ def test_guidance_and_batches(small, model, reports):
 
 
 def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch):
-    """With the true features in the forecast's place, a predicted step is the full step."""
-    network, seen = model.model.diffusion_model, []
+    """With the true features in the forecast's place, a predicted step is the full step.
+
+    Of the embedders that it passes by nothing is used: NaN stands in for what they return.
+    """
+    network, seen, ran = model.model.diffusion_model, [], []
     family, original = families.find_family(network), type(model.model)._apply_model
+    monkeypatch.setattr(
+        sites.embedders, "_empty", lambda like: like and torch.full(like.shape, torch.nan, dtype=like.dtype))
 
     def replayed(self, *args, **kwargs):
         options = kwargs.pop("transformer_options") if "transformer_options" in kwargs else args[5]
         for site in map(sites.SITES.get, sites_of(model)):
-            captured = {}
-            with site.recording(network, family, copies(captured)):
+            captured, embedders, needless = {}, sites.Embedders(), site.needless(family)
+            with site.recording(network, family, copies(captured)), embedders.noted(network, needless):
                 recorded = original(self, *args[:5], dict(options), *args[6:], **kwargs)
-            with site.substituting(network, family, dict(options), Replayed(captured)) as substituted:
+            with (site.substituting(network, family, dict(options), Replayed(captured)) as substituted,
+                  embedders.passed_by(network, needless), noting_what_runs(network, needless, ran)):
                 seen.append((recorded, original(self, *args[:5], substituted, *args[6:], **kwargs)))
         return recorded
 
@@ -102,6 +109,22 @@ def test_replaying_recorded_features_is_the_full_step(small, model, monkeypatch)
     assert len(seen) >= 2 * len(sites_of(model))
     for recorded, again in seen:
         torch.testing.assert_close(again, recorded, rtol=1e-4, atol=1e-4)
+    assert ran == []
+
+
+@contextmanager
+def noting_what_runs(network, paths, ran):
+    """Which of the innermost modules at or below the paths compute while it is open."""
+    def note(name, leaf):
+        if "forward" not in vars(leaf):  # nothing stands in for it
+            ran.append(name)
+
+    with ExitStack() as stack:
+        for name, leaf in network.named_modules():
+            if not [*leaf.children()] and any(f"{name}.".startswith(f"{path}.") for path in paths):
+                hook = leaf.register_forward_hook(lambda leaf, *_, name=name: note(name, leaf))
+                stack.callback(hook.remove)
+        yield
 
 
 # Models that add tokens of their own, or take some away, which the shapes of latents and prompts do not tell.
