@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-speed soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -33,6 +33,13 @@ bench-samplers: .venv/bench host
 # Schedules calibrated from one full run, against the papers': results/calibration.md.
 bench-calibration: .venv/bench
 	$(PY) benchmarks/calibration.py
+
+# What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; half an
+# hour with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.
+DEVICE ?= cpu
+bench-speed: .venv/bench host
+	$(PY) benchmarks/cost_growth.py --device $(DEVICE)
+	$(PY) benchmarks/speed.py --device $(DEVICE)
 
 # Hundreds of random workflows; `make test` draws a few.
 soak: .venv/test host

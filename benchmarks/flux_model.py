@@ -138,6 +138,14 @@ def rope_table(positions: Tensor) -> Tensor:
     return torch.stack((table.cos(), table.sin()), -1).float()
 
 
+class RopeEmbedder(nn.Module):
+    """Positions of text tokens, all 0, and image tokens, (0, row, column) -> rotary table (T, 64, 2)."""
+
+    def forward(self, tokens: int, rows: int, columns: int, device: torch.device) -> Tensor:
+        grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
+        return rope_table(torch.cat((torch.zeros(tokens, 3), grid))).to(device)
+
+
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
     freqs = torch.exp(-math.log(10000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     args = 1000 * t[:, None].float() * freqs
@@ -209,6 +217,7 @@ class Flux(nn.Module):
         self.txt_in = nn.Linear(config.context_dim, d)
         self.time_in = Embedder(256, d)
         self.vector_in = Embedder(config.pooled_dim, d)
+        self.pe_embedder = RopeEmbedder()
         self.guidance_in = Embedder(256, d) if config.guidance else None
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(d) for _ in range(config.double_blocks))
         self.single_blocks = nn.ModuleList(SingleStreamBlock(d) for _ in range(config.single_blocks))
@@ -230,7 +239,8 @@ class Flux(nn.Module):
         replaced = (options or {}).get("patches_replace", {}).get("dit", {})
         img = self.img_in(F.pixel_unshuffle(x, self.config.patch).flatten(2).transpose(1, 2))
         txt = self.txt_in(context)
-        rope = self.rope(txt.shape[1], x.shape[2] // self.config.patch, x.shape[3] // self.config.patch)
+        patch = self.config.patch
+        rope = self.pe_embedder(txt.shape[1], x.shape[2] // patch, x.shape[3] // patch, x.device)
         for i, block in enumerate(self.double_blocks):
             if replacement := replaced.get(("double_block", i)):
                 states = replacement({"img": img, "txt": txt, "vec": vec}, {})
@@ -254,7 +264,3 @@ class Flux(nn.Module):
                 options: dict[str, Any] | None = None) -> Tensor:
         vec = self.condition(t, guidance)
         return self.head(self.trunk(x, vec, context, options), vec, (x.shape[2], x.shape[3]))
-
-    def rope(self, tokens: int, rows: int, columns: int) -> Tensor:
-        grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
-        return rope_table(torch.cat((torch.zeros(tokens, 3), grid))).to(self.img_in.weight.device)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
-from pack.sites import SITES, Forecasts
+from pack.sites import SITES, Embedders, Forecasts
 from pack.steps import coordinates_of
 from solvers import Solver, euler
 from subjects import Job, Level, Options, Subject
@@ -29,12 +29,13 @@ def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor,
     Schedule(interval=1) is the unaccelerated model. `levels` are other noise levels than the usual ones for `steps`.
     """
     levels = levels or subject.levels(steps)
-    session = ForecastSession(schedule, predictor, steps)
+    session, embedders = ForecastSession(schedule, predictor, steps), Embedders()
     coordinates = coordinates_of([level.time for level in levels]) if coordinate == "sigmas" else None
 
     def derivative(step: int, x: Tensor) -> Tensor:
         session.begin_step(step, coordinates[step] if coordinates else None)
-        v = evaluate(subject, session, site, lambda options: subject.derivative(job, x, levels[step], options))
+        v = evaluate(
+            subject, session, embedders, site, lambda options: subject.derivative(job, x, levels[step], options))
         if on_step:
             on_step(step)
         return v
@@ -59,7 +60,8 @@ class SessionForecasts(Forecasts):
         return self.session.forecast_added(self.streams, name, to, gate)
 
 
-def evaluate(subject: Subject, session: ForecastSession, site: str, call: Callable[[Options], Tensor]) -> Tensor:
+def evaluate(subject: Subject, session: ForecastSession, embedders: Embedders, site: str,
+             call: Callable[[Options], Tensor]) -> Tensor:
     """`call` with its network's features recorded, or forecast where the session says so."""
     where, streams = SITES[site], subject.streams
     names = where.features(subject.model, subject.family)
@@ -74,9 +76,11 @@ def evaluate(subject: Subject, session: ForecastSession, site: str, call: Callab
     with ExitStack() as stack:
         options: Options = {}
         if saved:
+            stack.enter_context(embedders.passed_by(subject.model, where.needless(subject.family)))
             options = stack.enter_context(
                 where.substituting(subject.model, subject.family, options, SessionForecasts(session, streams)))
         elif wanted:
+            stack.enter_context(embedders.noted(subject.model, where.needless(subject.family)))
             stack.enter_context(where.recording(subject.model, subject.family, keep))
         result = call(options)
     for stream in wanted:

@@ -17,7 +17,8 @@ from tiny_dit import CHECKPOINT, classes_of
 from tiny_flux import CHECKPOINTS, encode_prompts, from_latent
 from torch import Tensor
 
-from femo_core import FeMo
+from femo_core import RunReport, Schedule
+from femo_core.predictor import AbstractPredictor
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "host"))
 import hosts
@@ -41,14 +42,22 @@ class Hosted:
         self.comfy, self.subject = comfy, subject
         if PACK not in sys.modules:
             hosts.load_pack(PACK)
-        self.model = load_tiny_dit() if isinstance(subject, TinyDiT) else load_tiny_flux(host)
+        self.model = self.load(host)
         self.scheduler = "normal" if isinstance(subject, TinyDiT) else "simple"
 
-    def cached(self, predictor: FeMo, interval: int, cooldown: int) -> Any:
+    def load(self, host: Path) -> Any:
+        """The subject as a ModelPatcher."""
+        return load_tiny_dit() if isinstance(self.subject, TinyDiT) else load_tiny_flux(host)
+
+    def cached(self, predictor: AbstractPredictor, schedule: Schedule, site: str = "hidden") -> Any:
         """The model with our cache on it."""
         attach, core = sys.modules[f"{PACK}.nodes.attach"], sys.modules[f"{PACK}.femo_core"]
-        schedule = core.Schedule(interval, self.subject.warmup, cooldown)
-        return attach.attach(self.model, attach.CacheConfig(core.FeMo(**asdict(predictor)), schedule))
+        here = getattr(core, type(predictor).__name__)(**asdict(predictor))
+        return attach.attach(self.model, attach.CacheConfig(here, core.Schedule(**asdict(schedule)), site))
+
+    def last_report(self, model: Any) -> RunReport:
+        """What our cache did in the last run."""
+        return sys.modules[f"{PACK}.nodes.attach"].last_report(model)
 
     def rival(self, name: str, threshold: float) -> Any:
         """The model with ComfyUI's own EasyCache or LazyCache on it.

@@ -415,7 +415,7 @@ def measure_hosted(bench: Bench, table: Table) -> None:
                 runs.append((key_of(model=subject.name, method="fewer steps", steps=count, sampler=sampler), count,
                              sampler, lambda: hosted.model))
             runs.append((key_of(model=subject.name, sampler=sampler, interval=interval, **ours), STEPS, sampler,
-                         partial(hosted.cached, default, interval, 1)))
+                         partial(hosted.cached, default, Schedule(interval, hosted.subject.warmup, 1))))
     for name, threshold in itertools.product(("EasyCache", "LazyCache"), THRESHOLDS):
         runs.append((key_of(model=subject.name, method=f"ComfyUI {name} {threshold}"), STEPS, "euler",
                      partial(hosted.rival, name, threshold)))

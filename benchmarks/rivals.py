@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from flux_model import Flux
 from solvers import euler
 from subjects import Job, TinyFlux
 from tiny_flux import encode_prompts
@@ -70,29 +71,42 @@ def diffusers_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def in_diffusers(model: Flux) -> FluxTransformer2DModel:
+    """The same network in diffusers' class, with the same weights in memory."""
+    config = model.config
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(
+            in_channels=4 * config.latent_channels, num_layers=config.double_blocks,
+            num_single_layers=config.single_blocks, attention_head_dim=128, num_attention_heads=config.hidden // 128,
+            joint_attention_dim=config.context_dim, pooled_projection_dim=config.pooled_dim,
+            guidance_embeds=config.guidance)
+    transformer.load_state_dict(diffusers_weights(model.state_dict()), assign=True)
+    return transformer.eval()
+
+
+def diffusers_velocity(transformer: FluxTransformer2DModel, x: Tensor, time: Tensor, context: Tensor,
+                       guidance: Tensor) -> Tensor:
+    """As the standalone Flux: latent (B, C, H, W), time and guidance (B,), context (B, T, context_dim)."""
+    rows, columns = x.shape[2] // 2, x.shape[3] // 2
+    grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
+    with transformer.cache_context("prompt"):
+        tokens = transformer(
+            hidden_states=F.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2), encoder_hidden_states=context,
+            pooled_projections=x.new_zeros(len(x), transformer.config.pooled_projection_dim), timestep=time,
+            guidance=guidance, img_ids=grid.to(x), txt_ids=x.new_zeros(context.shape[1], 3), return_dict=False)[0]
+    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (rows, columns)), 2)
+
+
 class DiffusersFlux(TinyFlux):
     """The tiny Flux in diffusers' class: the same velocity, engines of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        config = self.model.config
-        self.transformer = FluxTransformer2DModel(
-            in_channels=64, num_layers=config.double_blocks, num_single_layers=config.single_blocks,
-            attention_head_dim=128, num_attention_heads=config.hidden // 128, joint_attention_dim=config.context_dim,
-            pooled_projection_dim=config.pooled_dim, guidance_embeds=True).eval()
-        self.transformer.load_state_dict(diffusers_weights(self.model.state_dict()))
+        self.transformer = in_diffusers(self.model)
 
     def velocity(self, job: Job, x: Tensor, time: float) -> Tensor:
-        rows, columns = x.shape[2] // 2, x.shape[3] // 2
-        grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
-        context = encode_prompts(list(job.prompts))
-        with self.transformer.cache_context("prompt"):
-            tokens = self.transformer(
-                hidden_states=F.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2), encoder_hidden_states=context,
-                pooled_projections=torch.zeros(len(x), 16), timestep=torch.full((len(x),), time),
-                guidance=torch.full((len(x),), job.guidance), img_ids=grid, txt_ids=torch.zeros(context.shape[1], 3),
-                return_dict=False)[0]
-        return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (rows, columns)), 2)
+        return diffusers_velocity(self.transformer, x, torch.full((len(x),), time), encode_prompts(list(job.prompts)),
+                                  torch.full((len(x),), job.guidance))
 
     def run(self, job: Job, steps: int) -> tuple[Tensor, int, float]:
         """Pixels, steps at which the blocks ran, seconds."""

@@ -14,7 +14,7 @@ from subjects import Job, TinyFlux
 from tables import markdown
 from tqdm import tqdm
 
-from femo_core import FeMo
+from femo_core import FeMo, Schedule
 from femo_core.presets import MEASURED
 
 # name -> is the result the same for the same noise, however many steps there are
@@ -35,6 +35,7 @@ def main() -> None:
     hosted, job = Hosted(subject, host), Job(random_prompts(0, SAMPLES))
     predictor = MEASURED["FLUX"].predictor
     assert isinstance(predictor, FeMo)
+    schedule = Schedule(INTERVAL, subject.warmup, 1)
     limit, _, _ = hosted.run(hosted.model, job, LIMIT_STEPS, "dpmpp_2m")
 
     def quality(pixels, reference) -> str:
@@ -43,7 +44,7 @@ def main() -> None:
     body = []
     for sampler, deterministic in tqdm(SAMPLERS.items()):
         full, full_runs, _ = hosted.run(hosted.model, job, STEPS, sampler)
-        cached, runs, _ = hosted.run(hosted.cached(predictor, INTERVAL, 1), job, STEPS, sampler)
+        cached, runs, _ = hosted.run(hosted.cached(predictor, schedule), job, STEPS, sampler)
         steps = max(1, round(STEPS * runs / full_runs))
         fewer, fewer_runs, _ = hosted.run(hosted.model, job, steps, sampler)
         body.append([
