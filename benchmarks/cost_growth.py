@@ -54,7 +54,7 @@ def cost(device: torch.device, batch: int = 1, tokens: int = 1024, order: int = 
     for step in range(0, steps, 4):
         state = predictor.update(state, feature, step)
     return Cost(timed(lambda: predictor.predict(state, steps + 2), device),
-                timed(lambda: predictor.update(state, feature, steps + 4), device))
+                timed(lambda: predictor.update(state, feature, steps + 4, reuse=True), device))
 
 
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:

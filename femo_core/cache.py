@@ -41,7 +41,7 @@ class FeatureCache:
         """
         self._homes[stream, site] = feature.device
         state = self._state(stream, site) if (stream, site) in self else self.predictor.init()
-        state = self.predictor.update(state, feature, step)
+        state = self.predictor.update(state, feature, step, reuse=True)
         self._states[stream, site] = state if self.storage is None else state.to(self.storage)
         return state
 

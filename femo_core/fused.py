@@ -49,7 +49,7 @@ def prove(device: torch.device, dtype: torch.dtype) -> None:
         state, gate, weights = stack[0].flip(-1).contiguous(), stack[1, :, :1], [1.0, torch.tensor([0.5, -1.5]).to(on)]
         return [
             engine.combine(weights, stack, torch.empty_like(state)),
-            engine.transform([[0.0, 0.0, 1.0], [*weights, 0.25]], stack, state),
+            engine.transform([[0.0, 0.0, 1.0], [*weights, 0.25]], stack.clone(), state, reuse=True),
             engine.add_gated(state, gate, weights, stack, torch.empty_like(state)),
             engine.compare(weights, stack, state), *map(engine.is_nonfinite, (stack, stack / 0))]
 
@@ -61,9 +61,8 @@ def combine(weights: Sequence[Weight], stack: Tensor, out: Tensor) -> Tensor:
     return _weigh([weights], stack, None, out[None])[0]
 
 
-def transform(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor) -> Tensor:
-    out = torch.empty((len(rows), *feature.shape), dtype=feature.dtype, device=feature.device)
-    return _weigh(rows, stack, feature, out)
+def transform(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor, reuse: bool = False) -> Tensor:
+    return _weigh(rows, stack, feature, kernels.room_for(len(rows), stack, feature, reuse))
 
 
 def _weigh(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor | None, out: Tensor) -> Tensor:
@@ -165,13 +164,15 @@ def _weighted_sums(stack, feature, table, out, size, total, table_stride, known:
     sample, offsets, inside = _block(size, block)
     here, table = sample * size + offsets, table + sample * table_stride
     place = here
-    for row in tl.static_range(rows):  # what the second row reads again is still in the cache
-        weights = table + row * (known + new)
+    for _ in tl.static_range(rows - 1):
+        place += total
+    for index in tl.static_range(rows):  # what the second one reads again is still in the cache
+        weights = table + (rows - 1 - index) * (known + new)
         result = _sum(stack, weights, here, inside, total, known, block)
         if new:
             result += _sum(feature, weights + known, here, inside, total, 1, block)
         _store(out, place, result, inside, limit)
-        place += total
+        place -= total
 
 
 @triton.jit

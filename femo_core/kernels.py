@@ -45,21 +45,34 @@ def combine(weights: Sequence[Weight], stack: Tensor, out: Tensor | None = None)
     return out
 
 
-def transform(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor) -> Tensor:
+def transform(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor, reuse: bool = False) -> Tensor:
     """The update S ← A·S + b·F: a weighted sum of all tensors per row of (A | b), as the stack (rows, B, ...).
 
     stack S: (K, B, ...), or None before the first feature F, (B, ...).
+    reuse: the result takes the place of S where it is as large. A must be lower triangular then: no row may use what
+        comes after it in S, since rows are written from the last to the first.
     """
     feature = feature.detach()
     if fused := _fused(feature):
-        return fused.transform(rows, stack, feature)
-    out = torch.empty((len(rows), *feature.shape), dtype=feature.dtype, device=feature.device)
+        return fused.transform(rows, stack, feature, reuse)
+    out = room_for(len(rows), stack, feature, reuse)
     tensors = [feature] if stack is None else [*stack, feature]
     for part in _parts(feature):
         views = [tensor[part] for tensor in tensors]
-        for weights, result in zip(rows, out, strict=True):
-            _sum_into(result[part], weights, views)
+        for weights, result in reversed([*zip(rows, out, strict=True)]):
+            target = result[part]
+            total = torch.empty_like(target) if out is stack else target
+            _sum_into(total, weights, views)
+            if out is stack:
+                target.copy_(total)
     return out
+
+
+def room_for(rows: int, stack: Tensor | None, feature: Tensor, reuse: bool) -> Tensor:
+    """(rows, B, ...): new, or the stack's."""
+    if reuse and stack is not None and len(stack) == rows:
+        return stack
+    return torch.empty((rows, *feature.shape), dtype=feature.dtype, device=feature.device)
 
 
 def add_gated(state: Tensor, gate: Tensor, weights: Sequence[Weight], stack: Tensor,

@@ -57,6 +57,7 @@ class AbstractPredictor(ABC):
     """Forecasts a feature between full steps. Linear in the recorded features: S ← A·S + b·F, forecast c·S.
 
     A subclass gives A and b (`_rows`) and c (`_forecast_weights`) as numbers; tensors are touched in kernels.py alone.
+    A is lower triangular, so that buffers can be overwritten from the last to the first.
     """
 
     max_order: int = 1
@@ -68,11 +69,14 @@ class AbstractPredictor(ABC):
         """The state before any full step."""
         return PredictorState()
 
-    def update(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
+    def update(self, state: PredictorState, feature: Tensor, step: float, reuse: bool = False) -> PredictorState:
         """The state after a full step with `feature`, (B, ...) of any floating dtype, at coordinate `step` (steps).
 
         A coordinate equal to the last one replaces that anchor (an adapted β stays as its first feature decided it).
         The caller's tensor is neither kept nor changed.
+
+        reuse: `state` is used up, its buffers become those of the new one: nothing is allocated once all of them exist.
+
         Raises StateError if shape, dtype or device differ from the recorded ones.
         """
         step = _coordinate(step)
@@ -83,7 +87,7 @@ class AbstractPredictor(ABC):
             state = self._prepare(state, feature, step)
             rows = self._rows(state, step)
             state = replace(state, step=step, updates=state.updates + 1, gains=tuple(row[-1] for row in rows))
-        return replace(state, stack=kernels.transform(rows, state.stack, feature))
+        return replace(state, stack=kernels.transform(rows, state.stack, feature, reuse))
 
     def predict(self, state: PredictorState, step: float, out: Tensor | None = None) -> Tensor:
         """The feature forecast for coordinate `step`, a fresh tensor of the recorded shape, dtype and device, or `out`.

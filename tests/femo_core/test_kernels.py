@@ -117,6 +117,17 @@ def test_updates_are_rounded_once(engine, known, shape, where, dtypes):
         assert torch.equal(found[0], feature)
 
 
+@pytest.mark.parametrize("rows", [
+    [[0.0, 0.0, 0.0, 1.0], [-0.25, 0.0, 0.0, 0.25], [-0.2, 0.3, 0.7, 0.2]], [[0.5, 0.0, 0.0, 0.5]] * 3])
+def test_an_update_in_place_is_the_same(engine, rows, where, dtypes):
+    for dtype in dtypes:
+        stack, feature = numbers(3, 2, 7, 20, dtype=dtype, device=where), numbers(2, 7, 20, dtype=dtype, device=where)
+        fresh = engine.transform(rows, stack, feature)
+        found = engine.transform(rows, stack, feature, reuse=True)
+        assert found.data_ptr() == stack.data_ptr()
+        assert torch.equal(found, fresh)
+
+
 def test_an_update_from_a_feature_that_is_not_contiguous(where, monkeypatch):
     monkeypatch.setattr(kernels, "PART_OF_A_THREAD", 3)
     stack, feature = numbers(2, 3, 8, 5, device=where), numbers(3, 5, 8, device=where).transpose(1, 2)

@@ -235,6 +235,21 @@ def storages(*tensors):
 
 
 @pytest.mark.parametrize("kind", PREDICTORS)
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_reused_buffers_hold_the_same(kind, order, dtype, device):
+    predictor, _ = PREDICTORS[kind](order)
+    fresh, reused = predictor.init(), predictor.init()
+    for step in (0, 1, 2, 2, 5, 9, 14, 20):
+        feature = torch.randn(SHAPE, device=device, dtype=dtype)
+        before = storages(*reused.buffers)
+        fresh, reused = predictor.update(fresh, feature, step), predictor.update(reused, feature, step, reuse=True)
+        for one, other in zip(fresh.buffers, reused.buffers, strict=True):
+            assert torch.equal(one, other)
+    assert storages(*reused.buffers) == before
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
 @pytest.mark.parametrize("order", range(3))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_callers_tensor_is_neither_kept_nor_changed(kind, order, dtype, device):
