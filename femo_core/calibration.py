@@ -119,6 +119,22 @@ def expected_error(gram: Tensor, step_weights: Sequence[float], steps: Sequence[
     return _Problem(gram, step_weights).cost(tuple(steps), predictor) ** 0.5
 
 
+def expected_forecast_errors(gram: Tensor, steps: Sequence[int], predictor: AbstractPredictor) -> dict[int, float]:
+    """By full step, but the first: what would be forecast there against the truth, relative to it.
+
+    What a run measures at its full steps (RunReport.errors), but of guided outputs. gram: (S, S).
+    """
+    truth = torch.eye(len(gram), dtype=torch.float64)
+    state, found = predictor.init(), dict[int, float]()
+    for step in steps:
+        feature = truth[step : step + 1]
+        if state.updates and gram[step, step] > 0:
+            error = predictor.predict(state, step) - feature
+            found[step] = (max(0.0, float(error @ gram @ error.T)) / float(gram[step, step])) ** 0.5
+        state = predictor.update(state, feature, step)
+    return found
+
+
 class _Problem:
     def __init__(self, gram: Tensor, step_weights: Sequence[float]):
         self.gram = torch.as_tensor(gram, dtype=torch.float64, device="cpu")

@@ -19,6 +19,7 @@ class RunReport:
         nothing was forecast.
     errors: by full step, what would have been forecast there against what the network gave: {"step": coordinate,
         "stream": number, "error": ‖forecast − feature‖ / ‖feature‖, the mean over the samples}, at the last site.
+    expected_errors: of a calibrated schedule, what the calibration expects `errors` to be: {"step": index, "error": …}.
     betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample, the mean over
         the sites}.
     reason: why nothing was skipped, else "". warnings: what the user should know.
@@ -36,6 +37,7 @@ class RunReport:
     seconds_predicted_step: float = 0.0
     time_speedup: float = 0.0
     errors: tuple[dict[str, Any], ...] = ()
+    expected_errors: tuple[dict[str, Any], ...] = ()
     betas: tuple[dict[str, Any], ...] = ()
     reason: str = ""
     warnings: tuple[str, ...] = ()

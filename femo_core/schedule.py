@@ -123,7 +123,7 @@ class ExplicitSchedule(AbstractSchedule):
         if not self.total_steps or self.total_steps == total_steps:
             return set(self.steps)
         # Step i of n starts at i/n of the run, wherever that is in another number of steps.
-        return {round(step * total_steps / self.total_steps) for step in self.steps}
+        return {min(round(step * total_steps / self.total_steps), total_steps - 1) for step in self.steps}
 
     @property
     def leading_steps(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .calibrate import FeMoCalibrate
 from .dit_class_label import DiTClassLabel
 from .dit_loader import DiTLoader
 from .femo import FeMoCache
@@ -14,4 +15,4 @@ from .taylorseer import TaylorSeerCache
 
 class FemoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [FeMoCache, TaylorSeerCache, FeMoReport, ImageFidelity, DiTLoader, DiTClassLabel]
+        return [FeMoCache, TaylorSeerCache, FeMoCalibrate, FeMoReport, ImageFidelity, DiTLoader, DiTClassLabel]

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import comfy.model_patcher
@@ -23,9 +23,12 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..femo_core import ForecastSession, RunReport, Schedule
+from ..femo_core.errors import check_integer
 from ..femo_core.predictor import AbstractPredictor
+from .calibration_file import NONE
 from .control import DeferredControl, controls_of, with_deferred_controls
 from .families import Family, find_family
+from .full_steps import choose
 from .memory import Room, expected_features
 from .reporting import Channel, log
 from .sites import FALLBACK, SITES, Embedders, Forecasts, watching_blocks
@@ -43,6 +46,8 @@ class CacheConfig:
     site: str = "hidden"
     coordinate: Literal["steps", "sigmas"] = "steps"
     cache_device: Literal["gpu", "cpu"] = "gpu"
+    calibration: str = NONE  # the name of its file
+    budget: int = 0  # full steps that it is to choose; 0: as many as the schedule has
     node: str = "FeMo Cache"
     node_id: str | None = None
 
@@ -53,6 +58,7 @@ class CacheConfig:
             raise ValueError(f"coordinate must be steps or sigmas; got {self.coordinate!r}")
         if self.cache_device not in ("gpu", "cpu"):
             raise ValueError(f"cache_device must be gpu or cpu; got {self.cache_device!r}")
+        check_integer("budget", self.budget, 0)
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -122,7 +128,7 @@ def _obstacle(model_options: dict[str, Any], network: nn.Module) -> str:
     """Why this run can't be accelerated, or ""."""
     transformer_options = model_options.get("transformer_options", {})
     if "easycache" in transformer_options:
-        return "the model also has EasyCache or LazyCache on it, and only one cache can work; remove one of the two"
+        return "the model also has EasyCache or LazyCache on it, which skips steps itself; remove one of the two"
     if "model_function_wrapper" in model_options:
         return (
             "another node (TeaCache, WaveSpeed or the like) has set a model function wrapper, which may skip steps "
@@ -130,6 +136,14 @@ def _obstacle(model_options: dict[str, Any], network: nn.Module) -> str:
     if hasattr(network, "init_kv_caches"):
         return "this model makes its video piece by piece and remembers what it saw, so that it has to run every time"
     return ""
+
+
+def why_not_full(model_options: dict[str, Any], network: nn.Module) -> str:
+    """Why a run that is under way may not run the network on every step, or ""."""
+    run = _run_of(model_options.get("transformer_options"))
+    if run is not None and not run.obstacle and run.session.forecasts:
+        return f"{run.config.node} is on the same model and skips steps; switch it off for this run"
+    return _obstacle(model_options, network)
 
 
 def _choose_site(wanted: str, network: nn.Module, family: Family, model_options: dict[str, Any]) -> tuple[str, str]:
@@ -154,7 +168,9 @@ class _Run:
         self.shapes = shapes  # of the latents that are sampled together
         storage = torch.device("cpu") if config.cache_device == "cpu" else None
         self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
-        self.session = ForecastSession(config.schedule, config.predictor, self.clock.total_steps, storage)
+        self.full_steps = choose(config.calibration, config.budget, config.schedule, config.predictor,
+                                 guider.model_patcher.model, sigmas.tolist())
+        self.session = ForecastSession(self.full_steps.schedule, config.predictor, self.clock.total_steps, storage)
         self.network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
         self.family = find_family(self.network)
         self.coordinates: list[float] | None = None  # of the steps, where forecasts do not go by their number
@@ -175,6 +191,8 @@ class _Run:
             self.warn(f"this run is not accelerated: {self.obstacle}")
         elif why:
             self.warn(f"features are taken at site {self.site} instead of {config.site}: {why}")
+        for notice in self.full_steps.notices:
+            self.warn(notice)
 
     def reserving(self, conds: dict[str, Any]) -> AbstractContextManager[None]:
         """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
@@ -310,10 +328,11 @@ class _Run:
             log.warning("%s: %s", self.config.node, message)
 
     def so_far(self) -> RunReport:
-        return self.session.progress(time.perf_counter() - self.started, self._settings())
+        return self._with_expected(self.session.progress(time.perf_counter() - self.started, self._settings()))
 
     def publish(self) -> RunReport:
-        report = self.session.report(time.perf_counter() - self.started, self.obstacle, self._settings())
+        report = self._with_expected(
+            self.session.report(time.perf_counter() - self.started, self.obstacle, self._settings()))
         for message in report.warnings:
             self._log_once(message)  # those of the session itself, known only now
         self.channel.done(report)
@@ -326,8 +345,12 @@ class _Run:
         except Exception:
             log.exception("%s: no report of the run that was stopped", self.config.node)
 
+    def _with_expected(self, report: RunReport) -> RunReport:
+        return replace(report, expected_errors=self.full_steps.expected_errors)
+
     def _settings(self) -> dict[str, str]:
-        return {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate}
+        return {"site": self.site, "model": self.family.name, "coordinate": self.config.coordinate,
+                "calibration": self.full_steps.calibration}
 
 
 class _Forecasts(Forecasts):

@@ -10,7 +10,7 @@ from .attach import CacheConfig, attach
 from .presets import FEMO
 
 
-class FeMoCache(io.ComfyNode):
+class FeMoCache(inputs.CalibratedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -52,6 +52,8 @@ class FeMoCache(io.ComfyNode):
                 inputs.max_consecutive(),
                 inputs.coordinate(),
                 inputs.cache_device(),
+                inputs.calibration(),
+                inputs.budget(),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -61,7 +63,7 @@ class FeMoCache(io.ComfyNode):
     @classmethod
     def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
                 cooldown_steps, site, momentum_start="zero", max_consecutive=0, coordinate="steps",
-                cache_device="gpu") -> io.NodeOutput:
+                cache_device="gpu", calibration="none", budget=0) -> io.NodeOutput:
         # A workflow for the API from before this input leaves it out, and means what it meant then.
         if not enabled:
             return io.NodeOutput(model)
@@ -69,6 +71,6 @@ class FeMoCache(io.ComfyNode):
             predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max,
                            momentum_start=momentum_start),
             schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
-            site=site, coordinate=coordinate, cache_device=cache_device,
+            site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

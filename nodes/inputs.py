@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..femo_core.predictor import MAX_ORDER
+from .calibration_file import NONE, names, stamp
 from .sites import SITES
 
 CATEGORY = "model_patches/femo"
@@ -75,6 +76,32 @@ def cache_device() -> io.Input:
         "cache_device", options=["gpu", "cpu"], default="gpu", optional=True,
         tooltip="Where recorded features are kept. gpu: where the model runs. cpu: in main memory, slower, for site "
                 "module on a small card.")
+
+
+def calibration() -> io.Input:
+    return io.Combo.Input(
+        "calibration", options=[NONE, *names()], default=NONE, optional=True,
+        tooltip="What FeMo Calibrate saved of a full run of this model: full steps are those that it finds best, not "
+                "those of the interval, warm-up and cool-down. They serve where it can't be used.")
+
+
+def budget() -> io.Input:
+    return io.Int.Input(
+        "budget", default=0, min=0, max=MOST_STEPS, optional=True,
+        tooltip="How many full steps the calibration is to choose. 0: as many as the interval would give. Sensible: a "
+                "fifth to a third of the steps.")
+
+
+class CalibratedNode(io.ComfyNode):
+    """A cache node: what ComfyUI asks about its calibration before anything runs."""
+
+    @classmethod
+    def validate_inputs(cls, calibration=NONE) -> bool:
+        return True  # one that is not in the list: from another machine, or yet to be made
+
+    @classmethod
+    def fingerprint_inputs(cls, calibration=NONE, **others) -> str:
+        return stamp(str(calibration))  # one that was made anew is used in the next run
 
 
 def accelerated_model() -> io.Output:

@@ -18,13 +18,28 @@ PAUSE = 0.1  # seconds, at least, from one message of a run in progress to the n
 _runs: dict[tuple[str | None, str | None], int] = {}  # of the prompt that is running, so far, by node
 
 
+def show(text: str, node_id: str | None) -> None:
+    """On a node in the browser, by ComfyUI's own message for that."""
+    server = _server()
+    if server is None or node_id is None:
+        return
+    try:
+        server.send_progress_text(text, node_id, server.client_id)
+    except Exception:  # a picture must not fail because nobody can be told of it
+        log.exception("%s could not be shown", text)
+
+
+def _server() -> Any:
+    """None where ComfyUI is used as a library."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
 class Channel:
     """Of one run. Messages hold node_id, prompt_id, run (1, 2, … of a node in a prompt), report and stopped."""
 
     def __init__(self, node: str, node_id: str | None):
         self.node, self.node_id = node, node_id
-        server = getattr(sys.modules.get("server"), "PromptServer", None)  # absent where ComfyUI is used as a library
-        self._server: Any = getattr(server, "instance", None)
+        self._server = _server()
         self._prompt = getattr(self._server, "last_prompt_id", None)
         if all(prompt != self._prompt for prompt, _ in _runs):
             _runs.clear()

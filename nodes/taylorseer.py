@@ -10,7 +10,7 @@ from .attach import CacheConfig, attach
 from .presets import TAYLORSEER
 
 
-class TaylorSeerCache(io.ComfyNode):
+class TaylorSeerCache(inputs.CalibratedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -30,6 +30,8 @@ class TaylorSeerCache(io.ComfyNode):
                 inputs.max_consecutive(),
                 inputs.coordinate(),
                 inputs.cache_device(),
+                inputs.calibration(),
+                inputs.budget(),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -38,12 +40,12 @@ class TaylorSeerCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, enabled, interval, max_order, warmup_steps, cooldown_steps, site, max_consecutive=0,
-                coordinate="steps", cache_device="gpu") -> io.NodeOutput:
+                coordinate="steps", cache_device="gpu", calibration="none", budget=0) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=TaylorSeer(max_order),
             schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
-            site=site, coordinate=coordinate, cache_device=cache_device,
+            site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
         )))

@@ -39,6 +39,8 @@ families: Any = sys.modules[f"{PACK}.nodes.families"]
 femo_node: Any = sys.modules[f"{PACK}.nodes.femo"]
 dit_host: Any = sys.modules[f"{PACK}.nodes.dit.host"]
 dit_model: Any = sys.modules[f"{PACK}.nodes.dit.model"]
+calibrate_node: Any = sys.modules[f"{PACK}.nodes.calibrate"]
+calibration_file: Any = sys.modules[f"{PACK}.nodes.calibration_file"]
 taylorseer_node: Any = sys.modules[f"{PACK}.nodes.taylorseer"]
 
 

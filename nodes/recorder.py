@@ -1,0 +1,123 @@
+"""Watches an ordinary full run and saves what it tells as a calibration. The picture stays as it is, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_patcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..femo_core import TrajectoryGram
+from .attach import why_not_full
+from .calibration_file import SavedCalibration, fingerprint, path_of, read, write
+from .reporting import log, show
+from .steps import StepClock
+
+KEY = "femo_calibrate"
+NODE = "FeMo Calibrate"
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """What FeMo Calibrate asks for. Raises ValueError for a name that is none of a file."""
+
+    name: str
+    average: bool = False
+    node_id: str | None = None
+
+    def __post_init__(self) -> None:
+        path_of(self.name)
+
+    def attach(self, model: Any) -> Any:
+        """A clone of a ModelPatcher whose runs are recorded. A recorder that is on it already is replaced."""
+        model = model.clone()
+        model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.outer_sample)
+        return model
+
+    def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
+                     *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        recording = _Recording(guider, sampler, sigmas)
+        options = guider.model_options
+        guider.model_options = comfy.model_patcher.create_model_options_clone(options)
+        wrappers = guider.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
+        # Outermost: it sees what the sampler gets.
+        wrappers[WrappersMP.PREDICT_NOISE] = {
+            KEY: [recording.predict_noise], **wrappers.get(WrappersMP.PREDICT_NOISE, {})}
+        try:
+            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        finally:
+            guider.model_options = options
+        self._save(recording)  # a run that was interrupted or has failed does not come here
+        return result
+
+    def _save(self, recording: _Recording) -> None:
+        """The run is over and its picture must not be lost: what goes wrong here is only said."""
+        try:
+            saved = recording.result()
+            if self.average and path_of(self.name).is_file():
+                saved = saved.averaged_into(read(self.name))
+            write(self.name, saved)
+        except (OSError, ValueError) as error:
+            message = f"nothing was saved as {self.name}: {error}"
+            log.warning("%s: %s", NODE, message)
+        else:
+            message = f"saved as {self.name}: {saved.steps} steps, runs: {saved.runs}"
+            log.info("%s: %s (%s)", NODE, message, path_of(self.name))
+        show(message, self.node_id)
+
+
+class _Recording:
+    """One sampling run: the guided derivative (x − denoised) / σ at each whole step.
+
+    That is what the sampler goes by. Of flow models it is the guided velocity, of models that predict noise the guided
+    noise: the mean of the network's own outputs, which are forecast. Of others (v-prediction, x0, EDM) it is what these
+    outputs come to, not themselves.
+
+    Of samplers that evaluate the model several times a step, evaluations between two steps are left out, and of several
+    at the same level the last counts, the one that the step itself starts from: as anchors are recorded. Features lie
+    in main memory, so that the run has the device's to itself.
+    """
+
+    def __init__(self, guider: Any, sampler: Any, sigmas: Tensor):
+        self.guider, self.sampler, self.sigmas = guider, sampler, sigmas.tolist()
+        self.clock = StepClock(self.sigmas)
+        self.features: dict[int, Tensor] = {}  # by step
+        self.obstacle = ""
+
+    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,
+                      **kwargs: Any) -> Any:
+        denoised = executor(x, timestep, model_options, *args, **kwargs)
+        self.obstacle = self.obstacle or why_not_full(model_options, self.guider.model_patcher.model.diffusion_model)
+        step = self.clock.step(float(timestep.max()))
+        if step.is_integer() and step < self.clock.total_steps and not self.obstacle:
+            sigma = timestep.float().reshape(-1, *[1] * (x.ndim - 1))
+            self.features[int(step)] = ((x - denoised).float() / sigma).cpu()
+        return denoised
+
+    def result(self) -> SavedCalibration:
+        """Raises ValueError, saying why, where there is nothing to save."""
+        total = self.clock.total_steps
+        if self.obstacle:
+            raise ValueError(f"a calibration needs a full run: {self.obstacle}")
+        if len(self.features) < total:
+            raise ValueError(f"this sampler ran the model at the noise levels of {len(self.features)} of its {total} "
+                             "steps only; calibrate with another one, euler for example")
+        gram = TrajectoryGram()
+        for step in range(total):
+            gram.record(step, self.features.pop(step))
+        function = getattr(self.sampler, "sampler_function", self.sampler)
+        patcher = self.guider.model_patcher
+        return SavedCalibration(
+            model=fingerprint(patcher.model), sigmas=self.sigmas, matrix=gram.matrix.tolist(),
+            sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_"),
+            shift=_number(getattr(patcher.get_model_object("model_sampling"), "shift", None)),
+            guidance=_number(getattr(self.guider, "cfg", None)))
+
+
+def _number(value: Any) -> float | None:
+    """Of what other packs may have there."""
+    return float(value) if isinstance(value, int | float) else None
