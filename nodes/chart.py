@@ -20,6 +20,7 @@ LEFT, RIGHT = 70, 940
 STRIP, ERRORS = (90, 130), (170, 340)
 WHITE, INK, FAINT = (255, 255, 255), (40, 40, 40), (205, 205, 205)
 FULL, PREDICTED, ERROR, BETA = (63, 142, 252), (126, 208, 165), (232, 163, 61), (209, 91, 156)
+EXPECTED = INK
 LETTERS = 125  # in a line
 DECADES = 4  # of the errors' scale, from 1 down
 
@@ -39,10 +40,12 @@ def chart(report: RunReport, lines: Iterable[str]) -> Tensor:
     for steps, colour in ((range(total), FAINT), (report.predicted_steps, PREDICTED), (report.full_steps, FULL)):
         for step in steps:
             draw.rectangle((across(step) + 1, STRIP[0], across(step + 1) - 1, STRIP[1]), fill=colour)
-    _axis(draw, total)
+    _axis(draw, report)
     for step, error in _means(report.errors, "error").items():
-        height = max(0.02, 1 + math.log10(max(error, 10.0**-DECADES)) / DECADES)
-        draw.rectangle((across(step) + 1, _up(height), across(step + 1) - 1, ERRORS[1]), fill=ERROR)
+        draw.rectangle((across(step) + 1, _up(_height(error)), across(step + 1) - 1, ERRORS[1]), fill=ERROR)
+    for step, error in _means(report.expected_errors, "error").items():
+        y = _up(_height(error))
+        draw.line((across(step) - 1, y, across(step + 1) + 1, y), fill=EXPECTED, width=2)
     points = [(across(step + 0.5), _up((beta + 1) / 2)) for step, beta in _means(report.betas, "beta").items()]
     if len(points) > 1:
         draw.line(points, fill=BETA, width=2)
@@ -51,7 +54,7 @@ def chart(report: RunReport, lines: Iterable[str]) -> Tensor:
     return torch.from_numpy(np.asarray(image).astype(np.float32) / 255)[None]
 
 
-def _axis(draw: ImageDraw.ImageDraw, total: int) -> None:
+def _axis(draw: ImageDraw.ImageDraw, report: RunReport) -> None:
     font = ImageFont.load_default(13)
     for decade in range(DECADES + 1):
         y = _up(1 - decade / DECADES)
@@ -59,12 +62,19 @@ def _axis(draw: ImageDraw.ImageDraw, total: int) -> None:
         draw.text((LEFT - 8, y), f"{100 / 10**decade:g} %", INK, font, anchor="rm")
     legend = [(FULL, "full"), (PREDICTED, "forecast"), (ERROR, "forecast error at full steps"),
               (BETA, "beta, from -1 to 1")]  # the font that Pillow brings has no β
+    if report.expected_errors:
+        legend.append((EXPECTED, "as the calibration expects"))
     x = LEFT
     for colour, text in legend:
         draw.rectangle((x, 366, x + 12, 378), fill=colour)
         draw.text((x + 18, 372), text, INK, font, anchor="lm")
         x += 40 + int(draw.textlength(text, font))
-    draw.text((RIGHT, 372), f"{total} steps", INK, font, anchor="rm")
+    draw.text((RIGHT, 372), f"{report.total_steps} steps", INK, font, anchor="rm")
+
+
+def _height(error: float) -> float:
+    """On the logarithmic scale, 0 … 1."""
+    return max(0.02, 1 + math.log10(max(error, 10.0**-DECADES)) / DECADES)
 
 
 def _up(part: float) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
@@ -62,6 +64,11 @@ def lines_of(report: RunReport) -> list[str]:
     if report.time_speedup:
         lines.append(f"about {report.time_speedup:.2f}x faster than its full steps alone, by this run's own times")
     if report.errors:
-        worst = max(row["error"] for row in report.errors)
-        lines.append(f"forecast error at full steps: {report.errors[-1]['error']:.2%} at the last, {worst:.2%} at most")
+        lines.append(f"forecast error at full steps: {_last_and_most(report.errors)}")
+    if report.expected_errors:
+        lines.append(f"as the calibration expects it: {_last_and_most(report.expected_errors)}")
     return [*lines, *(f"note: {warning}" for warning in report.warnings)]
+
+
+def _last_and_most(errors: Sequence[dict[str, Any]]) -> str:
+    return f"{errors[-1]['error']:.2%} at the last, {max(row['error'] for row in errors):.2%} at most"

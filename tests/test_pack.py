@@ -48,7 +48,8 @@ def test_the_nodes_import_each_other_relatively(path):
 
 def test_every_node_has_a_help_page():
     ids = re.findall(r'node_id="(\w+)"', "".join(path.read_text() for path in modules("nodes")))
-    assert sorted(ids) == ["DiTClassLabel", "DiTLoader", "FeMoCache", "FeMoReport", "ImageFidelity", "TaylorSeerCache"]
+    assert sorted(ids) == [
+        "DiTClassLabel", "DiTLoader", "FeMoCache", "FeMoCalibrate", "FeMoReport", "ImageFidelity", "TaylorSeerCache"]
     for node_id in ids:
         english, chinese = DOCS / f"{node_id}.md", DOCS / node_id / "zh.md"
         assert pictures_of(english) == pictures_of(chinese)

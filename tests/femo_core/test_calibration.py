@@ -17,6 +17,7 @@ from femo_core import (
     calibrate,
     calibrate_schedule,
     expected_error,
+    expected_forecast_errors,
 )
 
 
@@ -137,6 +138,22 @@ def test_what_can_not_be_calibrated():
         recorded.record(1, torch.zeros(1, 3))
 
 
+@pytest.mark.parametrize("predictor", [TaylorSeer(0), TaylorSeer(2), FeMo(1, beta=-0.3)])
+def test_expected_forecast_errors_are_those_of_forecasting_the_features_themselves(predictor):
+    features, steps = trajectory(12), (0, 1, 4, 9)
+    found, state = {}, predictor.init()
+    for step in steps:
+        truth = features[step : step + 1]
+        if step:
+            found[step] = ((predictor.predict(state, step) - truth).norm() / truth.norm()).item()
+        state = predictor.update(state, truth, step)
+    assert expected_forecast_errors(gram_of(features), steps, predictor) == pytest.approx(found)
+
+
+def test_where_there_is_nothing_no_error_is_expected():
+    assert expected_forecast_errors(torch.zeros(3, 3, dtype=torch.float64), (0, 1), TaylorSeer(1)) == {}
+
+
 # Explicit schedules
 
 def test_an_explicit_schedule_gives_its_steps():
@@ -151,6 +168,7 @@ def test_an_explicit_schedule_scales_to_other_numbers_of_steps():
     schedule = ExplicitSchedule((0, 1, 6, 20, 40), 50)
     assert schedule.full_steps(100) == (0, 2, 12, 40, 80)
     assert schedule.full_steps(25) == (0, 3, 10, 20)  # 1/2 rounds to 0
+    assert ExplicitSchedule((0, 49), 50).full_steps(20) == (0, 19)  # 19.6 rounds to 20, which is no step
     assert ExplicitSchedule((0, 1, 6)).full_steps(100) == (0, 1, 6)
     for total in range(1, 60):
         steps = schedule.full_steps(total)

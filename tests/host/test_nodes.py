@@ -28,8 +28,8 @@ ORDER = {
                   "cooldown_steps", "site"],
     "TaylorSeerCache": ["model", "enabled", "interval", "max_order", "warmup_steps", "cooldown_steps", "site"],
 }
-OPTIONAL = {"FeMoCache": ["momentum_start", "max_consecutive", "coordinate", "cache_device"],
-            "TaylorSeerCache": ["max_consecutive", "coordinate", "cache_device"]}
+SHARED_OPTIONAL = ["max_consecutive", "coordinate", "cache_device", "calibration", "budget"]
+OPTIONAL = {"FeMoCache": ["momentum_start", *SHARED_OPTIONAL], "TaylorSeerCache": SHARED_OPTIONAL}
 NODES = {"FeMoCache": femo_node.FeMoCache, "TaylorSeerCache": taylorseer_node.TaylorSeerCache}
 
 
@@ -38,7 +38,8 @@ def test_the_entry_point_gives_the_nodes():
     nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
     assert {node_id: nodes[node_id] for node_id in NODES} == NODES
     assert {node.GET_SCHEMA().display_name for node in nodes.values()} == {
-        "FeMo Cache", "TaylorSeer Cache", "FeMo Report", "Image Fidelity", "Load DiT", "DiT Class Label"}
+        "FeMo Cache", "TaylorSeer Cache", "FeMo Calibrate", "FeMo Report", "Image Fidelity", "Load DiT",
+        "DiT Class Label"}
     assert {node.GET_SCHEMA().category for node in nodes.values()} == {"model_patches/femo"}
 
 
@@ -52,7 +53,11 @@ def test_inputs_ranges_and_defaults(node_id):
     kind, options = inputs["site"]
     assert (options.get("options") or kind) == ["hidden", "module", "output"]
     assert options["default"] == "hidden"
-    assert list(NODES[node_id].INPUT_TYPES()["optional"]) == OPTIONAL[node_id]
+    optional = NODES[node_id].INPUT_TYPES()["optional"]
+    assert list(optional) == OPTIONAL[node_id]
+    assert optional["calibration"][1]["default"] == "none"
+    assert {key: optional["budget"][1][key] for key in ("default", "min", "max")} == {
+        "default": 0, "min": 0, "max": 1000}
 
 
 @pytest.mark.parametrize(("node_id", "name", "symbol"), [
@@ -149,6 +154,7 @@ def test_the_defaults_make_a_patched_clone(execute):
     ("FeMoCache", {"beta": 1.0}, "beta must be between"),
     ("FeMoCache", {"beta_min": 0.6}, "beta_min must not exceed beta_max"),
     ("FeMoCache", {"beta": 0.9, "gamma": 0.01}, "widen the bounds or set gamma to 0"),
+    ("TaylorSeerCache", {"budget": -1}, "budget must be 0 or more; got -1"),
     ("TaylorSeerCache", {"warmup_steps": 0}, "warmup_steps must be 1 or more; got 0"),
     ("TaylorSeerCache", {"site": "nowhere"}, "site must be one of hidden, module, output; got 'nowhere'"),
 ])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -50,6 +51,19 @@ def test_the_chart_shows_full_and_forecast_steps(flux):
     colours = [tuple(picture[y, int(chart_module.LEFT + (i + 0.5) * step)].tolist()) for i in range(12)]
     expected = [chart_module.FULL if i in (0, 1, 2, 5, 8, 11) else chart_module.PREDICTED for i in range(12)]
     assert colours == expected
+
+
+def test_errors_that_a_calibration_expects_stand_beside_those_measured(flux):
+    model = accelerated(flux)
+    sample(model)
+    report = attach_module.last_report(model)
+    expected = dataclasses.replace(report, expected_errors=({"step": 5, "error": 1e-2}, {"step": 8, "error": 5e-2}))
+    assert "as the calibration expects it: 5.00% at the last, 5.00% at most" in report_node.lines_of(expected)
+    assert not [line for line in report_node.lines_of(report) if "calibration expects" in line]
+    pictures = [(255 * chart_module.chart(one, [])[0]).round().to(torch.uint8) for one in (report, expected)]
+    x = int(chart_module.LEFT + 5.9 * (chart_module.RIGHT - chart_module.LEFT) / 12)
+    y = sum(chart_module.ERRORS) // 2  # 1 % is halfway on a scale of four decades
+    assert tuple(pictures[1][y, x].tolist()) == chart_module.EXPECTED != tuple(pictures[0][y, x].tolist())
 
 
 def test_the_json_is_written_when_asked_for(flux, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import requests
 import torch
 from comfy_host import HOST
 from comfy_server import ROOT, comfy_server, workflow
@@ -232,6 +233,40 @@ def test_the_dit_workflow_draws_without_any_download(server):
     red, green, blue = pictures[0, 100:180, 100:150].mean((0, 1))  # the first class is a red house
     assert red > green + 0.1
     assert red > blue + 0.1
+
+
+def test_the_calibration_workflow_records_a_run_and_uses_it_at_once(server):
+    """All by HTTP: the file, too, is there to be listed, fetched and put on another server."""
+    prompt = workflow("dit_calibrate.json", version(HOST))
+    report = server.report(server.run(prompt))
+    assert report["settings"]["calibration"] == "dit example"
+    assert report["warnings"] == []
+    assert len(report["full_steps"]) == 14
+    assert [row["step"] for row in report["expected_errors"]] == report["full_steps"][1:]
+    assert "saved as dit example: 50 steps, runs: 1" in server.log.read_text()
+    place = quote("femo_calibrations/dit example.json", safe="")
+    saved = server.get(f"/userdata/{place}").json()
+    assert (saved["steps"], saved["sampler"], saved["guidance"]) == (50, "euler", 2.5)
+    options = server.get("/object_info/FeMoCache").json()["FeMoCache"]["input"]["optional"]["calibration"]
+    assert (options[1].get("options") or options[0]) == ["none", "dit example"]
+    # The next run, without FeMo Calibrate, of other pictures; on "another server", where the file has another name.
+    requests.post(f"http://{server.address}/userdata/{place.replace('example', 'copy')}", json=saved).raise_for_status()
+    plain = changed(workflow("dit_femo.json", version(HOST)), "6", seed=3)
+    next_report = server.report(server.run(changed(plain, calibration="dit copy", budget=14)))
+    assert next_report["full_steps"] == report["full_steps"]
+
+
+def test_a_calibration_that_is_not_there_is_no_reason_not_to_run(server, prompt):
+    messages = server.run(changed(prompt, calibration="of another machine", budget=9))
+    report = server.report(messages)
+    assert tuple(report["full_steps"]) == Schedule(6, 3).full_steps(50)
+    assert "there is no of another machine.json" in report["warnings"][0]
+
+
+def test_a_name_that_leads_out_of_the_folder_is_a_clear_error(server):
+    prompt = changed(workflow("dit_calibrate.json", version(HOST)), "18", name="../../elsewhere")
+    with pytest.raises(RuntimeError, match="name must be letters, digits, spaces and"):
+        server.run(prompt)
 
 
 @pytest.mark.parametrize(("node", "inputs", "words"), [

@@ -42,7 +42,8 @@ function onChange(widgets, react) {
 function greyMeaningless(node, widgets, meaningless) {
   const off = widgets.get("enabled")?.value === false
   if (off) clearReport(node)
-  const grey = meaningless((name) => widgets.get(name)?.value)
+  const value = (name) => widgets.get(name)?.value
+  const grey = { budget: value("calibration") === "none", ...meaningless(value) }
   for (const [name, widget] of widgets) {
     const unused = off || (widgets.get("interval")?.value === 1 && name !== "interval") || !!grey[name]
     const disabled = name !== "enabled" && unused

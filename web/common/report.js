@@ -136,8 +136,9 @@ function line(content, opacity) {
 function strip(report) {
   const total = Math.max(1, report.total_steps)
   const errors = meanByStep(report.errors, "error")
+  const expected = meanByStep(report.expected_errors, "error")
   const betas = meanByStep(report.betas, "beta")
-  const chart = errors.size || betas.size ? HEIGHT.errors + HEIGHT.gap : 0
+  const chart = errors.size || expected.size || betas.size ? HEIGHT.errors + HEIGHT.gap : 0
   const svg = draw("svg", {
     viewBox: `0 0 ${total} ${HEIGHT.strip + chart}`, preserveAspectRatio: "none", width: "100%",
     height: HEIGHT.strip + chart, role: "img",
@@ -148,6 +149,7 @@ function strip(report) {
     const kind = full.has(step) ? "full" : predicted.has(step) ? "predicted" : "toCome"
     const tooltip = [`${text("step")} ${step + 1}: ${text(kind)}`]
     if (errors.has(step)) tooltip.push(`${text("error")} ${percent(errors.get(step))}. ${text("errorTooltip")}`)
+    if (expected.has(step)) tooltip.push(`${text("expected")} ${percent(expected.get(step))}`)
     if (betas.has(step)) tooltip.push(`${text("beta")} ${betas.get(step).toFixed(3)}. ${text("betaTooltip")}`)
     svg.append(titled(draw("rect", {
       x: step + 0.08, y: 0, width: 0.84, height: HEIGHT.strip, class: `femo-${kind}`,
@@ -159,6 +161,13 @@ function strip(report) {
       svg.append(titled(draw("rect", {
         x: step + 0.08, width: 0.84, y: HEIGHT.strip + HEIGHT.gap + HEIGHT.errors - height, height, fill: "#e8a33d",
         class: "femo-error",
+      }), tooltip.join("\n")))
+    }
+    if (expected.has(step)) {
+      const height = HEIGHT.errors * partOfScale(expected.get(step))
+      svg.append(titled(draw("rect", {
+        x: step - 0.1, width: 1.2, y: HEIGHT.strip + HEIGHT.gap + HEIGHT.errors - height - 1, height: 2,
+        fill: "currentColor", class: "femo-expected",
       }), tooltip.join("\n")))
     }
   }
