@@ -130,7 +130,7 @@ def read(name: str) -> SavedCalibration:
     """Raises ValueError where there is no such file, or it is not one of ours; OSError where it can't be read."""
     path = path_of(name)
     if not path.is_file():
-        raise ValueError(f"there is no {path.name} in {path.parent}; FeMo Calibrate makes one")
+        raise ValueError(f"there is no \"{path.name}\" in {path.parent}; FeMo Calibrate makes one")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] == VERSION:

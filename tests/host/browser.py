@@ -105,6 +105,7 @@ class Page:
             const low = Math.max(...nodes.map(n => n.pos[1] + n.size[1]))
             c.ds.scale = Math.min(1, 0.9 * size[0] / (right - left), 0.85 * size[1] / (low - top))
             c.ds.offset = [0.08 * size[0] / c.ds.scale - left, 0.1 * size[1] / c.ds.scale - top]
+            c.min_font_size_for_lod = c.low_quality_zoom_threshold = 0 // words, however small
             c.setDirty(true, true)
         }""")
         self.page.wait_for_timeout(800)

@@ -149,6 +149,31 @@ def test_a_run_shows_its_steps_on_the_node(any_page):
     page.screenshot(OUT / f"run_{'vue' if page.vue else 'canvas'}.png")
 
 
+def test_a_calibration_is_made_said_and_used(any_page):
+    page = any_page
+    page.load(with_steps(ui("dit_calibrate"), 20, seed=90 + page.vue))
+    set_widget(page, "FeMoCache", "budget", 6)
+    assert page.queue()["status"]["status_str"] == "success"
+    assert (marks(page, "full"), marks(page, "predicted"), marks(page, "expected")) == (6, 14, 5)
+    assert "The calibration expects" in page.run("() => document.querySelector('.femo-expected title').textContent")
+    said = "saved as dit example: 20 steps, runs: 1"
+    shown = page.run("""() => app.graph.nodes.find(n => n.type === "FeMoCalibrate").widgets.map(w => String(w.value))""")
+    assert said in shown
+    assert said in page.run("() => document.body.innerText") or not page.vue
+    page.fit()
+    page.screenshot(OUT / f"calibrate_{'vue' if page.vue else 'canvas'}.png")
+
+
+def test_a_calibration_of_another_machine_is_kept_and_costs_a_notice(page):
+    workflow = api("dit_femo")
+    workflow["2"]["inputs"].update(calibration="of another machine", budget=4)
+    workflow["6"]["inputs"].update(steps=5, seed=95)
+    page.load_api(workflow, "calibrated_elsewhere")
+    assert page.prompt()["2"]["inputs"]["calibration"] == "of another machine"
+    assert page.queue()["status"]["status_str"] == "success"
+    assert "is not used, but the interval" in page.run("() => document.querySelector('.femo-notice').textContent")
+
+
 @pytest.mark.parametrize("palette", ["light", "dark"])
 def test_both_themes(browser, server, palette):
     """The words take the theme's colours."""
@@ -171,7 +196,7 @@ def test_nothing_of_the_report_is_saved(any_page):
     after = page.saved()
     values = {node["id"]: node.get("widgets_values") for node in after["nodes"]}
     assert values == {node["id"]: node.get("widgets_values") for node in before["nodes"]}
-    assert len(values[2]) == 14  # the node's own inputs
+    assert len(values[2]) == 16  # the node's own inputs
     assert "femo_" not in json.dumps(after)
 
 
@@ -202,16 +227,18 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
     page = any_page
     page.load(ui("dit_femo"))
     grey = widgets(page, "FeMoCache", "disabled")
-    assert [name for name, value in grey.items() if value] == ["beta_min", "beta_max"]
+    assert [name for name, value in grey.items() if value] == ["beta_min", "beta_max", "budget"]
     set_widget(page, "FeMoCache", "max_order", 0)
     grey = widgets(page, "FeMoCache", "disabled")
     assert [name for name, value in grey.items() if value] == [
-        "beta", "gamma", "beta_min", "beta_max", "momentum_start"]
+        "beta", "gamma", "beta_min", "beta_max", "momentum_start", "budget"]
     set_widget(page, "FeMoCache", "max_order", 1)
     before = page.prompt()["2"]["inputs"]
     set_widget(page, "FeMoCache", "gamma", 0.01)
+    set_widget(page, "FeMoCache", "calibration", "one that is not here")
     assert not any(widgets(page, "FeMoCache", "disabled").values())
     set_widget(page, "FeMoCache", "gamma", 0)
+    set_widget(page, "FeMoCache", "calibration", "none")
     set_widget(page, "FeMoCache", "enabled", False)
     grey = widgets(page, "FeMoCache", "disabled")
     assert all(grey[name] for name in ("interval", "beta", "site"))

@@ -373,7 +373,7 @@ def test_other_noise_levels_are_said(flux, reports):
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("gone", "there is no gone.json"), ("../dit", "name must be"), ("a/b", "name must be")])
+    ("gone", 'there is no "gone.json"'), ("../dit", "name must be"), ("a/b", "name must be")])
 def test_a_missing_file_costs_a_notice_only(flux, reports, name, words):
     assert torch.equal(sample(cached(flux, name)), sample(cached(flux, "none")))
     assert words in reports[0].warnings[0]
