@@ -168,8 +168,7 @@ class _Run:
         self.shapes = shapes  # of the latents that are sampled together
         storage = torch.device("cpu") if config.cache_device == "cpu" else None
         self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
-        self.full_steps = choose(config.calibration, config.budget, config.schedule, config.predictor,
-                                 guider.model_patcher.model, sigmas.tolist())
+        self.full_steps = choose(config, guider.model_patcher.model, sigmas.tolist())
         self.session = ForecastSession(self.full_steps.schedule, config.predictor, self.clock.total_steps, storage)
         self.network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
         self.family = find_family(self.network)

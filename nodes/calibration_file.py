@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
+import torch
+from torch import Tensor
 
 from ..femo_core.errors import check_integer
 
 VERSION = 1  # of the files
 NONE = "none"  # what a cache node has where no calibration is chosen
-MOST_STEPS = 200  # choosing among more takes longer than a user would wait
+LONGEST_RUN = 200  # steps; to choose among more takes longer than a user would wait
 SAME_LEVEL = 1e-3  # of the highest noise level: nearer ones are the same
 
 
@@ -47,7 +49,7 @@ class SavedCalibration:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
         object.__setattr__(self, "matrix", tuple(tuple(row) for row in self.matrix))
-        check_integer("steps", self.steps, 1, MOST_STEPS)
+        check_integer("steps", self.steps, 1, LONGEST_RUN)
         check_integer("runs", self.runs, 1)
         if any(len(row) != self.steps for row in (self.matrix, *self.matrix)):
             raise ValueError(f"matrix must be {self.steps} × {self.steps}, one less than there are sigmas")
@@ -57,6 +59,11 @@ class SavedCalibration:
     @property
     def steps(self) -> int:
         return len(self.sigmas) - 1
+
+    @property
+    def gram(self) -> Tensor:
+        """The matrix, (S, S) float64."""
+        return torch.tensor(self.matrix, dtype=torch.float64)
 
     @property
     def step_weights(self) -> list[float]:
@@ -130,7 +137,7 @@ def read(name: str) -> SavedCalibration:
     """Raises ValueError where there is no such file, or it is not one of ours; OSError where it can't be read."""
     path = path_of(name)
     if not path.is_file():
-        raise ValueError(f"there is no \"{path.name}\" in {path.parent}; FeMo Calibrate makes one")
+        raise ValueError(f"there is no '{path.name}' in {path.parent}; FeMo Calibrate makes one")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] == VERSION:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..femo_core import Calibration, ExplicitSchedule, Schedule, calibrate, expected_forecast_errors
+from ..femo_core import Calibration, ExplicitSchedule, calibrate, expected_forecast_errors
 from ..femo_core.predictor import AbstractPredictor
 from ..femo_core.schedule import AbstractSchedule
 from .calibration_file import NONE, SavedCalibration, fingerprint, read
+
+if TYPE_CHECKING:
+    from .attach import CacheConfig
 
 
 @dataclass(frozen=True)
@@ -28,42 +29,44 @@ class FullSteps:
     notices: tuple[str, ...] = ()
 
 
-def choose(name: str, budget: int, interval: Schedule, predictor: AbstractPredictor, model: Any,
-           sigmas: Sequence[float]) -> FullSteps:
-    """For one run. What can't be used costs the user a notice, never the run: then the interval serves.
+def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullSteps:
+    """For one run. What can't be used costs the user a notice, never the run: then the schedule of `config` serves.
 
-    name: the calibration's. budget: how many full steps; 0: as many as the interval would give. model: ComfyUI's
-    BaseModel. sigmas: the run's noise levels.
+    model: ComfyUI's BaseModel. sigmas: the run's noise levels.
     """
-    if name == NONE or interval.interval == 1:
-        return FullSteps(interval)
-    total = len(sigmas) - 1
+    name, total = config.calibration, len(sigmas) - 1
+    if name == NONE or config.schedule.interval == 1:
+        return FullSteps(config.schedule)
     try:
         saved = read(name)
         if saved.model != (this := fingerprint(model)):
             raise ValueError(f"it is of another model ({saved.model}; this one is {this})")
-        found = _calibrated(saved, min(budget or len(interval.full_steps(total)), saved.steps), _linear(predictor))
+        budget = config.budget or len(config.schedule.full_steps(total))
+        found = _calibrated(saved, min(budget, saved.steps), _linear(config.predictor))
     except (OSError, ValueError) as error:
-        return FullSteps(interval, notices=(f"calibration {name} is not used, but the interval: {error}",))
+        return FullSteps(config.schedule, notices=(f"calibration {name} is not used, but the interval: {error}",))
     schedule = ExplicitSchedule(found.schedule.full_steps(total), total)  # scaled ones are now this run's own
-    notices: list[str] = []
-    if total != saved.steps:
-        notices.append(f"calibration {name} is of {saved.steps} steps: its full steps stand at the same parts of these "
-                       f"{total}; FeMo Calibrate at {total} steps finds better ones")
-    elif not saved.same_levels(sigmas):
-        notices.append(f"calibration {name} is of other noise levels (scheduler, shift or denoise): its full steps may "
-                       "not suit this run")
-    if found.predictor != predictor:
-        notices.append(f"calibration {name} goes by a fixed beta; how gamma moves it can't be foretold")
-    errors = {} if total != saved.steps else expected_forecast_errors(
-        torch.tensor(saved.matrix, dtype=torch.float64), schedule.steps, found.predictor)
+    errors = expected_forecast_errors(saved.gram, schedule.steps, found.predictor) if total == saved.steps else {}
     return FullSteps(schedule, name, tuple({"step": step, "error": error} for step, error in errors.items()),
-                     tuple(notices))
+                     tuple(f"calibration {name} {words}" for words in _doubts(config, saved, sigmas)))
+
+
+def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float]) -> Iterator[str]:
+    """How the run differs from what its full steps were chosen for."""
+    total = len(sigmas) - 1
+    if total != saved.steps:
+        yield (f"is of {saved.steps} steps: its full steps stand at the same parts of these {total}; FeMo Calibrate at "
+               f"{total} steps finds better ones")
+    elif not saved.same_levels(sigmas):
+        yield "is of other noise levels (scheduler, shift or denoise): its full steps may not suit this run"
+    if _linear(config.predictor) != config.predictor or config.coordinate != "steps":
+        yield ("is reckoned for a fixed beta and for forecasts that go by steps; what gamma and sigmas make of it is "
+               "not known")
 
 
 @lru_cache(maxsize=32)
 def _calibrated(saved: SavedCalibration, budget: int, predictor: AbstractPredictor) -> Calibration:
-    return calibrate(torch.tensor(saved.matrix, dtype=torch.float64), saved.step_weights, budget, (predictor,))
+    return calibrate(saved.gram, saved.step_weights, budget, (predictor,))
 
 
 def _linear(predictor: AbstractPredictor) -> AbstractPredictor:

@@ -61,7 +61,7 @@ class Recorder:
             if self.average and path_of(self.name).is_file():
                 saved = saved.averaged_into(read(self.name))
             write(self.name, saved)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             message = f"nothing was saved as {self.name}: {error}"
             log.warning("%s: %s", NODE, message)
         else:

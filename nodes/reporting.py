@@ -21,10 +21,11 @@ _runs: dict[tuple[str | None, str | None], int] = {}  # of the prompt that is ru
 def show(text: str, node_id: str | None) -> None:
     """On a node in the browser, by ComfyUI's own message for that."""
     server = _server()
-    if server is None or node_id is None:
+    client = getattr(server, "client_id", None)  # None: queued by a program, and no node of an open workflow is meant
+    if client is None or node_id is None:
         return
     try:
-        server.send_progress_text(text, node_id, server.client_id)
+        server.send_progress_text(text, node_id, client)
     except Exception:  # a picture must not fail because nobody can be told of it
         log.exception("%s could not be shown", text)
 

@@ -62,6 +62,21 @@ def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: in
         predictor or femo_core.TaylorSeer(1), femo_core.Schedule(interval, warmup, cooldown), site))
 
 
+OTHER_CACHES = ("EasyCache", "LazyCache", "function wrapper")
+
+
+def with_other_cache(model: Any, name: str) -> Any:
+    """A clone with ComfyUI's own on it, or with the slot taken that TeaCache and the like use."""
+    if name == "function wrapper":
+        model = model.clone()
+        model.set_model_unet_function_wrapper(lambda apply, call: apply(call["input"], call["timestep"], **call["c"]))
+        return model
+    import comfy_extras.nodes_easycache as extras
+
+    node = {"EasyCache": extras.EasyCacheNode, "LazyCache": extras.LazyCacheNode}[name]
+    return node.execute(model, 0.2, 0.15, 0.95, False).result[0]
+
+
 def copies(into: dict[str, torch.Tensor]) -> Any:
     """Takes what a site records."""
     return lambda name, feature: into.update({name: feature.clone()})

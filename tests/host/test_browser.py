@@ -157,8 +157,7 @@ def test_a_calibration_is_made_said_and_used(any_page):
     assert (marks(page, "full"), marks(page, "predicted"), marks(page, "expected")) == (6, 14, 5)
     assert "The calibration expects" in page.run("() => document.querySelector('.femo-expected title').textContent")
     said = "saved as dit example: 20 steps, runs: 1"
-    shown = page.run("""() => app.graph.nodes.find(n => n.type === "FeMoCalibrate").widgets.map(w => String(w.value))""")
-    assert said in shown
+    assert said in widgets(page, "FeMoCalibrate").values()
     assert said in page.run("() => document.body.innerText") or not page.vue
     page.fit()
     page.screenshot(OUT / f"calibrate_{'vue' if page.vue else 'canvas'}.png")

@@ -9,8 +9,10 @@ import threading
 from dataclasses import replace
 
 import pytest
+import small_models
 import torch
 from comfy_host import (
+    OTHER_CACHES,
     PACK,
     Breaks,
     RunCounter,
@@ -20,8 +22,10 @@ from comfy_host import (
     comfy,
     femo_core,
     leftovers,
+    with_other_cache,
 )
 from small_flux import build_flux, sample
+from small_images import IMAGES
 
 full_steps = sys.modules[f"{PACK}.nodes.full_steps"]
 folder_paths = sys.modules["folder_paths"]
@@ -94,13 +98,14 @@ def test_the_picture_stays_and_the_matrix_is_that_of_the_run(flux, folder, setti
     assert saved["model"].startswith("Flux, Flux, FLUX, ")
 
 
-def test_of_flow_models_it_is_the_networks_own_output(flux, monkeypatch):
-    """Unguided: what the network returned, sample by sample."""
-    outputs = []
-    with torch.inference_mode():
-        handle = flux.model.diffusion_model.register_forward_hook(lambda *args: outputs.append(args[2].flatten()))
-        sample(calibrating(flux))
-        handle.remove()
+@pytest.mark.parametrize("name", ["FLUX.1 dev", "SD1.5"])
+def test_of_flow_models_and_those_that_predict_noise_it_is_the_networks_own_output(name):
+    """Unguided: what the network returned."""
+    small = next(small for small in IMAGES if small.name == name)
+    model, outputs = small_models.build(small), []
+    handle = model.model.diffusion_model.register_forward_hook(lambda *args: outputs.append(args[2].flatten()))
+    small_models.sample(small, calibrating(model))
+    handle.remove()
     features = torch.stack(outputs).double()
     matrix = torch.tensor(calibration_file.read("dit").matrix, dtype=torch.float64)
     torch.testing.assert_close(matrix, features @ features.T / features.shape[1], rtol=1e-4, atol=1e-6)
@@ -161,6 +166,14 @@ def test_a_run_that_was_stopped_or_failed_saves_nothing(flux, folder):
         assert not folder.exists()
     sample(model)
     assert calibration_file.read("dit").steps == STEPS
+
+
+@pytest.mark.parametrize("other", OTHER_CACHES)
+def test_beside_what_may_skip_steps_nothing_is_saved(flux, folder, shown, other):
+    model = with_other_cache(flux, other)
+    assert torch.equal(sample(calibrating(model)), sample(model))
+    assert not folder.exists()
+    assert "nothing was saved as dit: a calibration needs a full run: " in shown[0]
 
 
 @pytest.mark.parametrize("calibrate_first", [True, False])
@@ -310,14 +323,18 @@ def test_every_predictor_is_calibrated_for_itself(flux, reports):
         assert reports[-1].full_steps == best.full_steps(STEPS)
 
 
-def test_an_adaptive_beta_is_calibrated_as_if_it_stayed_and_says_so(flux, reports):
+@pytest.mark.parametrize("config", [
+    {"predictor": femo_core.FeMo(1, beta=0.3, gamma=0.02)}, {"predictor": femo_core.FeMo(1, beta=0.3),
+                                                             "coordinate": "sigmas"}])
+def test_what_it_does_not_reckon_with_is_said(flux, reports, config):
+    """The full steps are those of a β that stays and of forecasts by steps."""
     sample(calibrating(flux))
-    for gamma in (0.0, 0.02):
-        sample(cached(flux, predictor=femo_core.FeMo(1, beta=0.3, gamma=gamma)))
+    sample(cached(flux, predictor=femo_core.FeMo(1, beta=0.3)))
+    sample(cached(flux, **config))
     assert reports[0].full_steps == reports[1].full_steps
     assert reports[0].warnings == ()
-    assert reports[1].warnings == ("calibration dit goes by a fixed beta; how gamma moves it can't be foretold",)
-    assert reports[1].betas
+    (warning,) = reports[1].warnings
+    assert "is reckoned for a fixed beta and for forecasts that go by steps" in warning
 
 
 def test_what_it_expects_is_what_a_run_measures(flux, reports):
@@ -340,7 +357,7 @@ def test_another_model_is_not_what_it_is_of(flux, reports):
 
 
 def test_a_patched_model_of_the_same_architecture_is_the_same(flux):
-    """What a LoRA does: the values change, on loading; and a copy in half precision is the same model, too."""
+    """What a LoRA does: the values change, on loading; and a copy in another precision is the same model, too."""
     before = calibration_file.fingerprint(flux.model)
     model = flux.clone()
     key = "diffusion_model.single_blocks.0.linear1.weight"
@@ -350,6 +367,7 @@ def test_a_patched_model_of_the_same_architecture_is_the_same(flux):
     assert not torch.equal(plain, result)
     assert calibration_file.read("dit").model == before
     assert calibration_file.fingerprint(build_flux(dtype=torch.float16).model) == before
+    assert calibration_file.fingerprint(build_flux(dtype=torch.float8_e4m3fn).model) == before
 
 
 @pytest.mark.parametrize("steps", [6, 20, 24])
@@ -373,7 +391,7 @@ def test_other_noise_levels_are_said(flux, reports):
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("gone", 'there is no "gone.json"'), ("../dit", "name must be"), ("a/b", "name must be")])
+    ("gone", "there is no 'gone.json'"), ("../dit", "name must be"), ("a/b", "name must be")])
 def test_a_missing_file_costs_a_notice_only(flux, reports, name, words):
     assert torch.equal(sample(cached(flux, name)), sample(cached(flux, "none")))
     assert words in reports[0].warnings[0]
@@ -403,7 +421,8 @@ def test_full_steps_are_chosen_once(monkeypatch):
     monkeypatch.setattr(full_steps, "fingerprint", lambda model: "same")
     calls, calibrate = [], full_steps.calibrate
     monkeypatch.setattr(full_steps, "calibrate", lambda *args: calls.append(args) or calibrate(*args))
-    found = [full_steps.choose("dit", 4, femo_core.Schedule(3), LINE, None, saved().sigmas) for _ in range(3)]
+    config = attach_module.CacheConfig(LINE, femo_core.Schedule(3), calibration="dit", budget=4)
+    found = [full_steps.choose(config, None, saved().sigmas) for _ in range(3)]
     assert len(calls) == 1
     assert found[0] == found[1] == found[2]
     assert len(found[0].schedule.full_steps(STEPS)) == 4

@@ -6,15 +6,18 @@ What the tests saw is kept in out/compatibility, of which compatibility.py makes
 from __future__ import annotations
 
 import dataclasses
+import sys
 from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
 from comfy_host import (
+    PACK,
     Replayed,
     RunCounter,
     accelerated,
     attach_module,
+    calibration_file,
     copies,
     distance,
     families,
@@ -54,6 +57,19 @@ def full(small, model):
 def sites_of(model):
     network = model.model.diffusion_model
     return [site for site in SITES if sites.SITES[site].features(network, families.find_family(network))]
+
+
+def test_a_full_run_is_recorded_as_it_is_and_the_next_goes_by_it(small, model, tmp_path, monkeypatch, reports):
+    monkeypatch.setattr(calibration_file, "folder", lambda: tmp_path)
+    recorder = sys.modules[f"{PACK}.nodes.recorder"].Recorder("this one")
+    plain = sample(small, model, steps=4, cfg=3.0)
+    assert torch.equal(sample(small, recorder.attach(model), steps=4, cfg=3.0), plain)
+    assert calibration_file.read("this one").model == calibration_file.fingerprint(model.model)
+    sample(small, attach_module.attach(model, attach_module.CacheConfig(
+        femo_core.TaylorSeer(1), femo_core.Schedule(2), site="output", calibration="this one", budget=3)),
+        steps=4, cfg=3.0)
+    assert len(reports[0].full_steps) == 3
+    assert reports[0].warnings == ()
 
 
 def test_interval_one_is_bit_equal(small, model):

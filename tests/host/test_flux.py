@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 from comfy_host import (
+    OTHER_CACHES,
     Breaks,
     Replayed,
     RunCounter,
@@ -21,6 +22,7 @@ from comfy_host import (
     leftovers,
     sites,
     tensor_bytes,
+    with_other_cache,
 )
 from small_flux import VARIANTS, build_flux, conditioning, sample
 
@@ -445,23 +447,11 @@ def test_the_log_line_says_why_nothing_was_skipped(flux, caplog, arguments, step
     assert f"nothing skipped: {why}" in caplog.records[-1].message
 
 
-def easycache(model, name):
-    import comfy_extras.nodes_easycache as extras
-
-    node = {"EasyCache": extras.EasyCacheNode, "LazyCache": extras.LazyCacheNode}[name]
-    return node.execute(model, 0.2, 0.15, 0.95, False).result[0]
-
-
-@pytest.mark.parametrize("other", ["EasyCache", "LazyCache", "function wrapper"])
+@pytest.mark.parametrize("other", OTHER_CACHES)
 @pytest.mark.parametrize("ours_first", [False, True])
 def test_another_cache_on_the_model_is_left_alone(flux, other, ours_first, caplog, reports):
     def add_other(model):
-        if other == "function wrapper":
-            model = model.clone()
-            model.set_model_unet_function_wrapper(
-                lambda apply, call: apply(call["input"], call["timestep"], **call["c"]))
-            return model
-        return easycache(model, other)
+        return with_other_cache(model, other)
 
     both = add_other(accelerated(flux)) if ours_first else accelerated(add_other(flux))
     assert torch.equal(sample(both), sample(add_other(flux)))

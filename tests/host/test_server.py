@@ -260,7 +260,7 @@ def test_a_calibration_that_is_not_there_is_no_reason_not_to_run(server, prompt)
     messages = server.run(changed(prompt, calibration="of another machine", budget=9))
     report = server.report(messages)
     assert tuple(report["full_steps"]) == Schedule(6, 3).full_steps(50)
-    assert 'there is no "of another machine.json"' in report["warnings"][0]
+    assert "there is no 'of another machine.json'" in report["warnings"][0]
 
 
 def test_a_name_that_leads_out_of_the_folder_is_a_clear_error(server):
