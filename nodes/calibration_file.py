@@ -9,7 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..femo_core.errors import check_integer
 VERSION = 1  # of the files
 NONE = "none"  # what a cache node has where no calibration is chosen
 LONGEST_RUN = 200  # steps; to choose among more takes longer than a user would wait
+DATA_SPREAD = 5.0  # of a picture's broadest features; each number of a latent has about 1
 SAME_LEVEL = 1e-3  # of the highest noise level: nearer ones are the same
 
 
@@ -30,31 +31,38 @@ SAME_LEVEL = 1e-3  # of the highest noise level: nearer ones are the same
 class SavedCalibration:
     """What one full run tells of a model, or several as their mean.
 
-    model: its `fingerprint`. sigmas: the run's noise levels, one more than its S steps. matrix: (S, S), the mean inner
-    products of the guided outputs at each pair of steps, as femo_core's TrajectoryGram has it. runs: how many it is the
-    mean of. sampler, shift, guidance: of the last of them, for the reader; nothing goes by them. (The scheduler's name
-    is not known to a run; the levels are what it came to.)
+    model: its `fingerprint`. sigmas: the run's noise levels, one more than its S steps. signals: at each of them the
+    picture's factor in x = signal · picture + σ · noise. matrix: (S, S), the mean inner products of the guided outputs
+    at each pair of steps, as femo_core's TrajectoryGram has it. runs: how many it is the mean of. sampler, shift,
+    guidance: of the last of them, for the reader; nothing goes by them. (The scheduler's name is not known to a run;
+    the levels are what it came to.)
 
     Raises ValueError for numbers that do not fit together or are not finite.
     """
 
     model: str
     sigmas: tuple[float, ...]
+    signals: tuple[float, ...]
     matrix: tuple[tuple[float, ...], ...]
     runs: int = 1
-    sampler: str = ""
-    shift: float | None = None
-    guidance: float | None = None
+    sampler: str = field(default="", compare=False)
+    shift: float | None = field(default=None, compare=False)
+    guidance: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
+        object.__setattr__(self, "signals", tuple(self.signals))
         object.__setattr__(self, "matrix", tuple(tuple(row) for row in self.matrix))
+        if not isinstance(self.model, str):
+            raise ValueError(f"model must be a fingerprint; got {self.model!r}")
         check_integer("steps", self.steps, 1, LONGEST_RUN)
         check_integer("runs", self.runs, 1)
+        if len(self.signals) != len(self.sigmas):
+            raise ValueError(f"signals must be {len(self.sigmas)}, as many as sigmas; got {len(self.signals)}")
         if any(len(row) != self.steps for row in (self.matrix, *self.matrix)):
             raise ValueError(f"matrix must be {self.steps} × {self.steps}, one less than there are sigmas")
-        if not all(map(math.isfinite, (*self.sigmas, *(value for row in self.matrix for value in row)))):
-            raise ValueError("sigmas and matrix must be finite: the run that they come from gave NaN or infinity")
+        if not all(map(math.isfinite, (*self.sigmas, *self.signals, *(value for row in self.matrix for value in row)))):
+            raise ValueError("matrix must be finite: the run that it comes from gave NaN or infinity")
 
     @property
     def steps(self) -> int:
@@ -67,13 +75,12 @@ class SavedCalibration:
 
     @property
     def step_weights(self) -> list[float]:
-        """The sampler's step lengths; above level 1 each is divided by the root of the level.
+        """The sampler's step lengths, less what later steps take back of an error made in them.
 
-        Such levels are those of models that predict noise, whose later steps take back much of what went wrong at high
-        ones: of Gaussian data of unit variance, 1/√(1 + σ²) of it would be left, of a detail that is settled at once,
-        all. This is midway, and what measured best on the small DiT. Flow models' levels end at 1.
+        Of Gaussian data of standard deviation s a shift δ of x at level σ ends as δ / √(signal² + (σ / s)²).
         """
-        return [abs(after - before) / max(1.0, after) ** 0.5 for before, after in pairwise(self.sigmas)]
+        return [abs(after - before) / math.hypot(signal, after / DATA_SPREAD)
+                for (before, after), signal in zip(pairwise(self.sigmas), self.signals[1:], strict=True)]
 
     def same_levels(self, sigmas: Sequence[float]) -> bool:
         """Whether a run has these noise levels, and so as many steps."""

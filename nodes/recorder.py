@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_patcher
+import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -110,12 +111,17 @@ class _Recording:
         for step in range(total):
             gram.record(step, self.features.pop(step))
         function = getattr(self.sampler, "sampler_function", self.sampler)
-        patcher = self.guider.model_patcher
+        model_sampling = self.guider.model_patcher.get_model_object("model_sampling")
         return SavedCalibration(
-            model=fingerprint(patcher.model), sigmas=self.sigmas, matrix=gram.matrix.tolist(),
+            model=fingerprint(self.guider.model_patcher.model), sigmas=self.sigmas,
+            signals=[_signal(model_sampling, sigma) for sigma in self.sigmas], matrix=gram.matrix.tolist(),
             sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_"),
-            shift=_number(getattr(patcher.get_model_object("model_sampling"), "shift", None)),
-            guidance=_number(getattr(self.guider, "cfg", None)))
+            shift=_number(getattr(model_sampling, "shift", None)), guidance=_number(getattr(self.guider, "cfg", None)))
+
+
+def _signal(model_sampling: Any, sigma: float) -> float:
+    """The picture's factor in x at a noise level: what becomes of a picture of ones without noise."""
+    return float(model_sampling.noise_scaling(torch.tensor([sigma]), torch.zeros(1), torch.ones(1)))
 
 
 def _number(value: Any) -> float | None:

@@ -90,6 +90,7 @@ def test_the_picture_stays_and_the_matrix_is_that_of_the_run(flux, folder, setti
     torch.testing.assert_close(matrix, expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(matrix, matrix.T)
     torch.testing.assert_close(torch.tensor(saved["sigmas"]), sigmas)
+    torch.testing.assert_close(torch.tensor(saved["signals"]), 1 - sigmas)  # a flow model
     assert saved["steps"] == STEPS == len(sigmas) - 1
     assert (saved["version"], saved["runs"]) == (1, 1)
     assert saved["sampler"] == settings.get("sampler", "euler").replace("ddim", "euler")
@@ -106,6 +107,9 @@ def test_of_flow_models_and_those_that_predict_noise_it_is_the_networks_own_outp
     handle = model.model.diffusion_model.register_forward_hook(lambda *args: outputs.append(args[2].flatten()))
     small_models.sample(small, calibrating(model))
     handle.remove()
+    signals = calibration_file.read("dit").signals
+    assert signals == ((1.0,) * len(signals) if name == "SD1.5" else pytest.approx(
+        [1 - sigma for sigma in calibration_file.read("dit").sigmas]))
     features = torch.stack(outputs).double()
     matrix = torch.tensor(calibration_file.read("dit").matrix, dtype=torch.float64)
     torch.testing.assert_close(matrix, features @ features.T / features.shape[1], rtol=1e-4, atol=1e-6)
@@ -231,7 +235,8 @@ def test_plain_names_are_offered_by_the_cache_nodes(flux, name):
 
 def saved(steps=STEPS, scale=1.0, model="Flux"):
     matrix = [[scale * math.cos((a - b) / steps) for b in range(steps)] for a in range(steps)]
-    return calibration_file.SavedCalibration(model, [1 - i / steps for i in range(steps + 1)], matrix)
+    levels = [i / steps for i in range(steps + 1)]
+    return calibration_file.SavedCalibration(model, levels[::-1], levels, matrix)
 
 
 def test_writers_and_readers_at_once_never_see_half_a_file(folder):
@@ -273,8 +278,8 @@ def test_a_broken_file_is_said_and_the_interval_serves(flux, folder, reports, co
 
 
 @pytest.mark.parametrize("change", [
-    {"matrix": [[1.0]]}, {"sigmas": [1.0]}, {"runs": 0}, {"matrix": [["a"] * 2] * 2, "sigmas": [2, 1, 0]},
-    {"matrix": [[math.nan] * 2] * 2, "sigmas": [2, 1, 0]}])
+    {"matrix": [[1.0]]}, {"sigmas": [1.0]}, {"signals": [0.0, 1.0]}, {"runs": 0}, {"matrix": [["a"] * 2] * 2},
+    {"matrix": [[math.nan] * 2] * 2}, {"model": ["Flux"]}])
 def test_numbers_that_do_not_fit_are_refused(folder, change):
     calibration_file.write("dit", saved(2))
     path = folder / "dit.json"
@@ -284,10 +289,11 @@ def test_numbers_that_do_not_fit_are_refused(folder, change):
 
 
 def test_step_weights_by_hand():
-    """Lengths; those of steps that end above level 1 count by the root of it."""
-    levels = (16.0, 4.0, 1.0, 0.25, 0.0)
-    file = replace(saved(4), sigmas=levels)
-    assert file.step_weights == [12.0 / 2, 3.0, 0.75, 0.25]
+    """Lengths over √(signal² + (σ / 5)²) of where the step ends."""
+    noise = replace(saved(3), sigmas=(15.0, 5.0, 2.5, 0.0), signals=(1.0,) * 4)
+    assert noise.step_weights == pytest.approx([10 / 2**0.5, 2.5 / 1.25**0.5, 2.5])
+    flow = replace(saved(2), sigmas=(1.0, 0.5, 0.0), signals=(0.0, 0.5, 1.0))
+    assert flow.step_weights == pytest.approx([0.5 / 0.26**0.5, 0.5])
 
 
 # Use
