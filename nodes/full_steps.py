@@ -43,7 +43,7 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
             raise ValueError(f"it is of another model ({saved.model}; this one is {this})")
         budget = config.budget or len(config.schedule.full_steps(total))
         found = _calibrated(saved, min(budget, saved.steps), _linear(config.predictor))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArithmeticError) as error:
         return FullSteps(config.schedule, notices=(f"calibration {name} is not used, but the interval: {error}",))
     schedule = ExplicitSchedule(found.schedule.full_steps(total), total)  # scaled ones are now this run's own
     errors = expected_forecast_errors(saved.gram, schedule.steps, found.predictor) if total == saved.steps else {}

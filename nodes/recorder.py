@@ -75,8 +75,8 @@ class _Recording:
     """One sampling run: the guided derivative (x − denoised) / σ at each whole step.
 
     That is what the sampler goes by. Of flow models it is the guided velocity, of models that predict noise the guided
-    noise: the mean of the network's own outputs, which are forecast. Of others (v-prediction, x0, EDM) it is what these
-    outputs come to, not themselves.
+    noise: what guidance makes of the network's own outputs. Of others (v-prediction, x0, EDM) it is what these outputs
+    come to, not themselves.
 
     Of samplers that evaluate the model several times a step, evaluations between two steps are left out, and of several
     at the same level the last counts, the one that the step itself starts from: as anchors are recorded. Features lie

@@ -296,6 +296,13 @@ def test_step_weights_by_hand():
     assert flow.step_weights == pytest.approx([0.5 / 0.26**0.5, 0.5])
 
 
+def test_levels_that_lead_nowhere_cost_a_notice_only(flux, reports):
+    calibration_file.write("dit", replace(
+        saved(), model=calibration_file.fingerprint(flux.model), signals=(0.0,) * (STEPS + 1)))
+    sample(cached(flux))
+    assert "is not used, but the interval: " in reports[0].warnings[0]
+
+
 # Use
 
 def test_the_next_run_has_the_calibrated_full_steps(flux, reports):
