@@ -12,7 +12,7 @@ import pytest
 import torch
 from no_read_back import NoReadBack
 
-from femo_core import kernels
+from femo_core import FeMo, TaylorSeer, kernels
 
 HAS_GPU = torch.cuda.is_available()
 INTERPRET = {} if HAS_GPU else {"TRITON_INTERPRET": "1"}
@@ -259,3 +259,18 @@ def test_kernels_compile_for_gpus():
     found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
     assert found.returncode == 0, found.stderr
     assert found.stdout.split() == ["_weighted_sums", "_add_gated", "_compare", "_is_nonfinite"]
+
+
+@pytest.mark.skipif(not HAS_GPU, reason="a GPU's graphs")
+@pytest.mark.parametrize("kind", [TaylorSeer(2), FeMo(1, gamma=0.01)])
+def test_forecasts_can_be_captured_in_a_cuda_graph(kind, where):
+    state = kind.init()
+    for step in (0, 1, 2, 6):
+        state = kind.update(state, numbers(2, 64, 32, device=where, seed=step), step)
+    kind.predict(state, 8)  # what is found out once is known then
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = kind.predict(state, 8)
+    state.stack.mul_(2.0)
+    graph.replay()
+    torch.testing.assert_close(captured, kind.predict(state, 8))
