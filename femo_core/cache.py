@@ -50,6 +50,8 @@ class FeatureCache:
 
         Raises StateError for a stream and site that were never recorded.
         """
+        if len(streams) == 1:
+            return self.predictor.predict(self._state(streams[0], site), step)
         like = self._stored(streams[0], site).buffers[0]
         chunks = self._chunks(streams, site)
         out = torch.empty((chunks[-1].stop, *like.shape[1:]), dtype=like.dtype, device=self._homes[streams[0], site])
@@ -60,6 +62,8 @@ class FeatureCache:
     def forecast_added(self, streams: Sequence[Hashable], site: Hashable, step: float, to: Tensor,
                        gate: Tensor) -> Tensor:
         """to + gate · forecast for all streams one after the other, fresh: to (ΣB, T, D), gate (ΣB or 1, 1, D)."""
+        if len(streams) == 1:
+            return self.predictor.predict_added(self._state(streams[0], site), step, to, gate)
         out = kernels.empty_for_sum(to, gate, self._stored(streams[0], site).buffers[0])
         gates = gate.expand(len(to), -1, -1)
         for stream, chunk in zip(streams, self._chunks(streams, site), strict=True):

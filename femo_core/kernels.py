@@ -93,7 +93,8 @@ def empty_for_sum(state: Tensor, *others: Tensor) -> Tensor:
     """As the state, but of the dtype that PyTorch gives its sum with the others."""
     dtype = state.dtype
     for other in others:
-        dtype = torch.promote_types(dtype, other.dtype)
+        if other.dtype != dtype:
+            dtype = torch.promote_types(dtype, other.dtype)
     return torch.empty(state.shape, dtype=dtype, device=state.device)
 
 
@@ -151,11 +152,11 @@ def _fused_kernels() -> Any:
 
 def _parts(like: Tensor) -> Iterator[Any]:
     """Indices of one part after the other of all samples (B, ...)."""
+    size = PART_OF_A_THREAD * torch.get_num_threads() if like.device.type == "cpu" else PART_OF_A_GPU
     long = next((dim for dim in range(1, like.ndim) if like.shape[dim] > 1), None)
-    if long is None or not like.numel():
+    if long is None or like.numel() <= size:
         yield ...
         return
-    size = PART_OF_A_THREAD * torch.get_num_threads() if like.device.type == "cpu" else PART_OF_A_GPU
     length = max(1, size * like.shape[long] // like.numel())
     for start in range(0, like.shape[long], length):
         yield (*[slice(None)] * long, slice(start, start + length))

@@ -53,12 +53,14 @@ class Embedders:
 
 def _modules(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
     """Those that this model has; of a list its members, which are what is called."""
-    known = dict(model.named_modules())
     for path in paths:
-        module = known.get(path)
+        try:
+            module = model.get_submodule(path)
+        except AttributeError:  # another model of the family has it
+            continue
         if isinstance(module, nn.ModuleList):
             yield from ((f"{path}.{name}", child) for name, child in module.named_children())
-        elif module is not None:
+        else:
             yield path, module
 
 

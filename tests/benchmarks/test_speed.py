@@ -50,9 +50,7 @@ def test_a_cache_takes_what_its_buffers_take(flux, method, site, monkeypatch):
 
 
 def test_rows_have_what_the_file_promises(flux, tmp_path):
-    engine = Standalone(flux)
-    trial = next(speed.ours(("FeMo",), (8,)))
-    row = speed.measure(engine, SMALL, "CPU", trial, 0.0)
+    row = speed.Bench(Standalone(flux), SMALL, "CPU").measure(next(speed.ours(("FeMo",), (8,))))
     assert row.flops_speedup == 50 / 8
     assert row.tokens == 16 + 144
     assert min(row.full_ms, row.recording_ms, row.predicted_ms, row.latency_speedup, row.efficiency) > 0
