@@ -1,7 +1,8 @@
 """The only arithmetic on features: weighted sums, norms and a check for NaN or infinity, each in one pass over memory.
 
 float64 accumulates in float64, every other dtype in float32; a result is rounded once, to its inputs' dtype.
-Nothing here reads a value back from the device, changes an argument (other than `out`) or returns one.
+Nothing here reads a value back from the device, changes an argument (other than `out`) or returns one, and no gradient
+passes through.
 
 On a GPU with Triton one fused kernel does each (fused.py). Elsewhere PyTorch's own operations do, on one part of the
 features after another, so small that what they hand on to each other stays in the processor's caches.
@@ -78,6 +79,7 @@ def room_for(rows: int, stack: Tensor | None, feature: Tensor, reuse: bool) -> T
 def add_gated(state: Tensor, gate: Tensor, weights: Sequence[Weight], stack: Tensor,
               out: Tensor | None = None) -> Tensor:
     """state + gate · Σ weight · tensor, fresh or as `out`: state (B, T, D), gate (B or 1, 1, D), stack (K, B, T, D)."""
+    state, gate = state.detach(), gate.detach()
     out = empty_for_sum(state, gate, stack) if out is None else out
     if gate.shape[-2:] == (1, state.shape[-1]) and gate.stride(-1) == 1 and (fused := _fused(state, stack, out)):
         return fused.add_gated(state, gate, weights, stack, out)

@@ -155,6 +155,15 @@ def test_a_gated_sum_has_the_dtype_that_its_terms_add_up_to(where):
     torch.testing.assert_close(found, state + stack[0, :, :1].float() * 2 * stack[0].float())
 
 
+def test_no_gradient_passes_through(engine, where):
+    state, stack = numbers(1, 2, 4, device=where).requires_grad_(), numbers(2, 1, 2, 4, device=where)
+    feature = numbers(1, 2, 4, device=where, seed=8).requires_grad_()
+    results = (engine.add_gated(state, state[:, :1], [1.0, 2.0], stack),
+               engine.transform([[1.0, 0.0, 2.0]], stack, feature),
+               engine.compare([1.0, 2.0], stack, feature), engine.is_nonfinite(feature))
+    assert not any(result.requires_grad for result in results)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_comparisons(engine, shape, where, dtypes):
     for dtype in dtypes:
