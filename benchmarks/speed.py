@@ -196,6 +196,28 @@ def table(rows: list[Row]) -> str:
     return markdown(head, body)
 
 
+def against_others(rows: list[Row]) -> str:
+    """Each cache of others beside ours at the same site, of the same order, in as near a host."""
+    mine = [row for row in rows if row.method in {name.split(",")[0] for name in OURS}]
+    body: list[list[str]] = []
+    for other in (row for row in rows if row not in mine):
+        host = "ComfyUI" if other.engine == "ComfyUI" else "standalone"
+        found = [row for row in mine if (row.engine, row.site, row.interval) == (host, other.site, 8)
+                 and row.order == max(1, other.order)]
+        if not found:
+            continue
+        own = found[0]
+        pairs = {
+            "predicted step": (other.predicted_ms / other.full_ms, own.predicted_ms / own.full_ms),
+            "FLOPs per latency": (1 / other.efficiency, 1 / own.efficiency), "memory": (other.peak_mb, own.peak_mb)}
+        behind = [name for name, (theirs, ours) in pairs.items() if ours > theirs]
+        body.append([
+            other.method, other.site, str(other.order),
+            *(f"{theirs:.3g} / {ours:.3g}" for theirs, ours in pairs.values()), ", ".join(behind) or "nothing"])
+    return markdown(("theirs / ours", "site", "O", "predicted step, of a full one", "FLOPs saved per time saved",
+                     "memory, MB", "we are behind in"), body)
+
+
 def draw(rows: list[Row], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 5))
     marks = {"standalone": "o", "ComfyUI": "s", "diffusers": "^"}
@@ -227,7 +249,8 @@ def report(rows: list[Row], kind: str) -> str:
         "without a cache. Device: " + rows[0].device + ".")]
     for name in dict.fromkeys(row.model for row in rows):
         of_model = [row for row in rows if row.model == name]
-        parts.append(f"## {name}: {of_model[0].tokens} tokens, full step {_range(of_model)} ms\n\n{table(of_model)}")
+        parts.append(f"## {name}: {of_model[0].tokens} tokens, full step {_range(of_model)} ms\n\n{table(of_model)}\n\n"
+                     f"Beside others, less is better:\n\n{against_others(of_model)}")
     return "\n\n".join(parts) + f"\n\n![](speed_{kind}.png)\n"
 
 
