@@ -1,12 +1,15 @@
-"""kernels.py and fused.py against float64. Without a GPU, Triton's interpreter runs the fused kernels on the CPU."""
+"""kernels.py and fused.py against float64.
+
+Without a GPU, Triton's interpreter runs the fused kernels on the CPU: in a process of its own, which it needs.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -15,25 +18,17 @@ from no_read_back import NoReadBack
 from femo_core import FeMo, TaylorSeer, kernels
 
 HAS_GPU = torch.cuda.is_available()
-INTERPRET = {} if HAS_GPU else {"TRITON_INTERPRET": "1"}
-with mock.patch.dict(os.environ, INTERPRET):  # as kernels are defined, and below as they run
-    try:
-        from femo_core import fused
-    except ImportError:
-        fused = None
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+INTERPRETED = "TRITON_INTERPRET" in os.environ
+fused = None
+if HAS_TRITON and (HAS_GPU or INTERPRETED):
+    from femo_core import fused
 
-needs_triton = pytest.mark.skipif(fused is None, reason="Triton is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter's numpy, of ∞ − ∞
 
-ENGINES = ["eager", "parts", pytest.param("fused", marks=needs_triton)]
+ENGINES = ["eager", "parts", *(["fused"] if fused else [])]
 DTYPES = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 SHAPES = [(1, 5, 8), (3, 7, 20), (2, 1, 1500), (2, 3), (4, 1)]
-
-
-@pytest.fixture(autouse=True)
-def interpreted():
-    with mock.patch.dict(os.environ, INTERPRET):
-        yield
 
 
 @pytest.fixture(params=ENGINES)
@@ -242,13 +237,13 @@ def test_nothing_is_read_back_and_nothing_but_the_result_is_as_large(kernel, whe
 
 # The fused kernels by themselves
 
-@needs_triton
+@pytest.mark.skipif(fused is None, reason="in the interpreter's process")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_kernels_prove_themselves(dtype, where):
     fused.prove(where, dtype)
 
 
-@needs_triton
+@pytest.mark.skipif(fused is None, reason="in the interpreter's process")
 def test_kernels_that_are_wrong_or_fail_are_not_used(where, monkeypatch, caplog):
     monkeypatch.setattr(fused, "compare", lambda *_: torch.zeros(3, 2, device=where))
     assert not fused.works_on.__wrapped__(where, torch.float32)
@@ -259,15 +254,16 @@ def test_kernels_that_are_wrong_or_fail_are_not_used(where, monkeypatch, caplog)
     assert not fused.works_on.__wrapped__(where, torch.float32)
 
 
-@needs_triton
-@pytest.mark.skipif(HAS_GPU, reason="there they have run")
-def test_kernels_compile_for_gpus():
-    """As far as machine code, for which no GPU is needed; by a process in which Triton does not interpret."""
-    script = Path(__file__).with_name("compile_kernels.py")
-    environment = {name: value for name, value in os.environ.items() if name not in INTERPRET}
-    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.split() == ["_weighted_sums", "_add_gated", "_compare", "_is_nonfinite"]
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(HAS_GPU or INTERPRETED, reason="this process runs them")
+@pytest.mark.parametrize(("command", "environment"), [
+    (["-m", "pytest", "-q", "-k", "fused or prove or wrong", __file__], {"TRITON_INTERPRET": "1"}),
+    ([str(Path(__file__).with_name("compile_kernels.py"))], {}),
+], ids=["interpreted", "compiled for NVIDIA's GPUs"])
+def test_fused_kernels_without_a_gpu(command, environment):
+    found = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False,
+                           env={**os.environ, **environment})
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="a GPU's graphs")
