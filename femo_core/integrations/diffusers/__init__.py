@@ -5,10 +5,11 @@
     image = pipe("a red house").images[0]
     print(last_report(pipe.transformer).summary())
     disable_femo(pipe.transformer)
-
-Needs the extra: pip install "femo-cache[diffusers]".
 """
 
-from .hook import disable_femo, enable_femo, last_report
+try:
+    from .hook import disable_femo, enable_femo, last_report
+except ModuleNotFoundError as error:
+    raise ImportError(f'{error}: it needs diffusers, pip install "femo-cache[diffusers]"') from error
 
 __all__ = ["disable_femo", "enable_femo", "last_report"]

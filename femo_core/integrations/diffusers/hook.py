@@ -41,12 +41,14 @@ def enable_femo(transformer: nn.Module, schedule: AbstractSchedule, predictor: A
     Streams are the cache contexts ("cond", "uncond") that the pipeline opens and, within one, the calls of a step in
     their order. Rows of a batch share one, as they do when a pipeline runs both prompts in one batch. The buffers are
     freed after a run's last step and when the network fails; if a pipeline is stopped between two steps, by its next
-    run or `disable_femo`.
+    run or by `disable_femo`.
 
-    Raises ValueError for an unknown site.
+    Raises ValueError for an unknown site, and for a scheduler without timesteps.
     """
     if site not in SITES:
         raise ValueError(f"site must be one of {', '.join(SITES)}; got {site!r}")
+    if not hasattr(scheduler, "timesteps"):
+        raise ValueError(f"scheduler must be the pipeline's, with timesteps; got {scheduler!r}")
     disable_femo(transformer)
     lists = FAMILIES.get(type(transformer).__name__, ())
     if site != "output" and not lists:
@@ -74,7 +76,10 @@ def disable_femo(transformer: nn.Module) -> None:
 def last_report(transformer: nn.Module) -> RunReport | None:
     """What the last run that came to its end did. None before it, and where forecasting is not enabled."""
     hook = HookRegistry.check_if_exists_or_initialize(transformer).get_hook(HOOK)
-    return hook.report if isinstance(hook, _TransformerHook) else None
+    if not isinstance(hook, _TransformerHook):
+        return None
+    hook.finish_if_over()
+    return hook.report
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ class _TransformerHook(ModelHook):
         self.warned: set[str] = set()
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.run is None or self.run.is_over():
+        self.finish_if_over()
+        if self.run is None:
             self.run = _Run(self.settings, self.call, module, self._obstacle(module))
         try:
             output = self.run.evaluate(self._context(), lambda: self.fn_ref.original_forward(*args, **kwargs))
@@ -131,14 +137,20 @@ class _TransformerHook(ModelHook):
         self.contexts.reset()
         return module
 
+    def finish_if_over(self) -> None:
+        """A run that was stopped between two steps, or whose last one had fewer calls than the one before."""
+        if self.run is not None and self.run.is_over():
+            self.finish()
+
     def finish(self) -> None:
         if self.run is None:
             return
         self.report = self.run.publish()
-        unexpected = self.report.reason if self.run.session.forecasts else ""
-        for message in {*self.report.warnings, unexpected} - self.warned - {""}:
-            log.warning("FeMo on %s: %s", self.report.settings["model"], message)
-            self.warned.add(message)
+        unexpected = (self.report.reason,) if self.report.reason and self.run.session.forecasts else ()
+        for message in self.report.warnings or unexpected:
+            if message not in self.warned:
+                log.warning("FeMo on %s: %s", self.report.settings["model"], message)
+                self.warned.add(message)
         self.drop()
 
     def drop(self) -> None:
@@ -164,10 +176,11 @@ class _Run:
         self.returns: Any = tuple  # the class of what the transformer returns, around its tensor
 
     def is_over(self) -> bool:
-        """Whether the scheduler has been made ready for another run, or has gone back."""
+        """Whether the scheduler has come to its end, has been made ready for another run, or has gone back."""
+        if self.settings.scheduler.timesteps is not self.timesteps:
+            return True
         index = _index_of(self.settings.scheduler)
-        return self.settings.scheduler.timesteps is not self.timesteps or (
-            index is not None and index < self.evaluation)
+        return index is not None and not self.evaluation <= index < len(self.steps)
 
     def made_its_last_call(self) -> bool:
         """As many in the last evaluation as there were in the one before."""

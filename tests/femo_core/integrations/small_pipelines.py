@@ -20,7 +20,7 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class Small:
-    """A pipeline's class, its transformer, and what a run is called with; `run` in float32 on the CPU."""
+    """A pipeline's class, its transformer, and what it is called with."""
 
     name: str
     pipeline: str
@@ -36,7 +36,7 @@ class Small:
             parameter.copy_(0.08 * torch.randn(parameter.shape))
         kind = getattr(diffusers, self.pipeline)
         parts = {"transformer": transformer, "scheduler": self.scheduler(), **self._vae()}
-        missing = {name: None for name in kind._get_signature_keys(kind)[0] - parts.keys()}
+        missing = dict.fromkeys(kind._get_signature_keys(kind)[0] - parts.keys())
         pipeline = kind(**parts, **missing)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -58,12 +58,14 @@ def noise(seed: int, *shape: int) -> Tensor:
 
 def prompts(tokens: int, width: int, pooled: int = 0, masks: str = "") -> dict[str, Any]:
     """Embeddings of a prompt and its opposite, as pipelines take them."""
-    found: dict[str, Any] = {"prompt_embeds": noise(1, tokens, width), "negative_prompt_embeds": noise(2, tokens, width)}
-    if pooled:
-        found |= {"pooled_prompt_embeds": noise(3, pooled), "negative_pooled_prompt_embeds": noise(4, pooled)}
-    if masks:
-        found |= {f"{sign}{masks}": torch.ones(BATCH, tokens, dtype=torch.long) for sign in ("", "negative_")}
-    return {**found, "output_type": "latent"}
+    found: dict[str, Any] = {"output_type": "latent"}
+    for seed, sign in enumerate(("", "negative_")):
+        found[f"{sign}prompt_embeds"] = noise(seed, tokens, width)
+        if pooled:
+            found[f"{sign}pooled_prompt_embeds"] = noise(2 + seed, pooled)
+        if masks:
+            found[f"{sign}{masks}"] = torch.ones(BATCH, tokens, dtype=torch.long)
+    return found
 
 
 FLUX = Small(
