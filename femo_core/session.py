@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,14 +36,18 @@ class ForecastSession:
 
     A stream that first appears in mid-run (a prompt with a start time), or comes back after missing a full step, gets
     a warm-up of its own.
+
+    share: where this process holds but a part of every feature, makes the norms of the whole from those of the part
+    (`parallel.whole_norms`). Called once in `record`, for all sites, and only where the predictor goes by norms.
     """
 
     def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int,
-                 storage: torch.device | None = None):
+                 storage: torch.device | None = None, share: Callable[[Tensor], Tensor] | None = None):
         self.schedule = schedule
         self.predictor = predictor
         self.total_steps = total_steps
         self.cache = FeatureCache(predictor, storage)
+        self._share = share
         full = set(schedule.full_steps(total_steps))
         self._longest_gap = schedule.longest_gap(total_steps)
         self._last_predicted = max((step for step in range(total_steps) if step not in full), default=-1)
@@ -141,7 +145,8 @@ class ForecastSession:
             self._finished.add(stream)
             return
         try:
-            betas = [self._record_site(stream, site, feature) for site, feature in features.items()]
+            norms = self._shared_norms(stream, features) if self._share else {}
+            betas = [self._record_site(stream, site, feature, norms.get(site)) for site, feature in features.items()]
         except StateError as error:
             self.warn(f"features changed in mid-run, forecasting starts afresh: {error}")
             self._forget(stream)
@@ -163,8 +168,17 @@ class ForecastSession:
             return None
         return Readback(kernels.relative_errors(forecast, feature).mean())
 
-    def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor | None:
-        state = self.cache.record(stream, site, feature, self._coordinate)
+    def _shared_norms(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """By site, what the predictor compares, of the whole features: one message for all of them."""
+        own = {site: self.cache.compared_norms(stream, site, feature, self._coordinate)
+               for site, feature in features.items()}
+        known = {site: norms for site, norms in own.items() if norms is not None}
+        if not known or self._share is None:
+            return {}
+        return dict(zip(known, self._share(torch.stack([*known.values()])).unbind(), strict=True))
+
+    def _record_site(self, stream: Hashable, site: Hashable, feature: Tensor, norms: Tensor | None) -> Tensor | None:
+        state = self.cache.record(stream, site, feature, self._coordinate, norms)
         flag = kernels.is_nonfinite(feature)
         known = self._nonfinite.get(feature.device)
         self._nonfinite[feature.device] = flag if known is None else known | flag

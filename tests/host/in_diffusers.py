@@ -30,7 +30,7 @@ SETTINGS = (
     Setting("in full", 1),
     Setting("TaylorSeer", 4, "TaylorSeer", {"max_order": 2}),
     Setting("FeMo", 6),
-    Setting("Adapted-FeMo", 5, arguments={"gamma": 0.015}, tolerance=2e-3),  # a sign between norms that are almost equal
+    Setting("Adapted-FeMo", 5, arguments={"gamma": 0.015}, tolerance=2e-3),  # its signs may tie
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from diffusers.hooks.hooks import BaseState, HookRegistry, ModelHook, StateManager
 from torch import Tensor, nn
 
+from ...parallel import whole_norms
 from ...predictor import AbstractPredictor
 from ...report import RunReport
 from ...schedule import AbstractSchedule
@@ -167,7 +168,9 @@ class _Run:
         self.settings, self.call, self.transformer, self.obstacle = settings, call, transformer, obstacle
         self.timesteps = settings.scheduler.timesteps
         self.steps = _steps_of(self.timesteps)
-        self.session = ForecastSession(settings.schedule, settings.predictor, max(self.steps, default=-1) + 1)
+        group = _group_of(transformer) if settings.site != OUTPUT else None  # the output is whole on every process
+        self.session = ForecastSession(settings.schedule, settings.predictor, max(self.steps, default=-1) + 1,
+                                       share=whole_norms(group) if group else None)
         self.started = time.perf_counter()
         self.evaluation = -1  # which one of the scheduler's this is
         self.calls: Counter[str | None] = Counter()  # in it, by context
@@ -244,6 +247,12 @@ class _Run:
         if stands_still and not self.obstacle:
             return "the scheduler given to enable_femo did not move: give it the one that the pipeline uses"
         return self.obstacle
+
+
+def _group_of(transformer: Any) -> Any:
+    """The processes that share its tokens, if diffusers' context parallelism is on it."""
+    config = getattr(getattr(transformer, "_parallel_config", None), "context_parallel_config", None)
+    return None if config is None else config._flattened_mesh.get_group()
 
 
 def _steps_of(timesteps: Any) -> list[int]:
