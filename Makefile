@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-scaling soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -33,6 +33,10 @@ bench-samplers: .venv/bench host
 # Schedules calibrated from one full run, against the papers': results/calibration.md.
 bench-calibration: .venv/bench
 	$(PY) benchmarks/calibration.py
+
+# FLUX.1-dev on several GPUs, measured where they are and on paper: results/scaling.md.
+bench-scaling: .venv/bench
+	$(PY) benchmarks/scaling.py
 
 # Hundreds of random workflows; `make test` draws a few.
 soak: .venv/test host

@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 from ranks import CASES, PREDICTORS, SCHEDULE, Case, main, results
-from small_pipelines import BATCH, STEPS
+from small_pipelines import BATCH, FLUX, STEPS
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
 
@@ -94,3 +94,13 @@ def test_the_message_about_norms_is_small(together):
         for rank in together:
             assert rank[Case("Flux", site, "Adapted-FeMo")]["numbers"]["allreduce"] == (
                 ADAPTED * STREAMS * 2 * BATCH * features)
+
+
+def test_the_benchmark_counts_the_bytes_that_are_sent(together):
+    """benchmarks/scaling.py knows them by formula, for one sample in 2 bytes a number."""
+    from scaling import BYTES, costs
+
+    ranks, alone = len(together), together[0][Case("Flux")]["numbers"]
+    leaving = alone["all_to_all_single"] * (ranks - 1) / ranks + alone["all_gather_into_tensor"] * (ranks - 1)
+    cost, _ = costs(FLUX.build().transformer.to("meta"), side=64, text=8)
+    assert leaving == STEPS * STREAMS * BATCH * cost["full"].sent(ranks) / BYTES
