@@ -47,13 +47,13 @@ def test_the_network_runs_on_the_schedules_steps_and_lines_are_forecast_exactly(
 
 
 def test_a_part_of_the_features_goes_by_the_norms_of_the_whole():
-    """The process that has the first number sees just what it forecast; in the second there is more than that."""
-    whole = {0: [9.0, 11.0], 1: [10.0, 10.0], 2: [11.0, 9.0], 5: [14.0, 20.0]}  # of 14 and 6, were it forecast
+    """Of the first of two numbers there is less than forecast, of both together more."""
+    whole = {0: [9.0, 11.0], 1: [10.0, 10.0], 2: [11.0, 9.0], 5: [13.0, 20.0]}  # 14 and 6, were it forecast
     asked = []
 
     def share(norms):
         asked.append(norms)
-        return torch.tensor([[[math.hypot(14.0, 20.0)], [math.hypot(14.0, 6.0)]]])
+        return torch.tensor([[[math.hypot(13.0, 20.0)], [math.hypot(14.0, 6.0)]]])
 
     betas = []
     for given in (None, share):
@@ -63,9 +63,9 @@ def test_a_part_of_the_features_goes_by_the_norms_of_the_whole():
             session.begin_call(["a"], ["x"])
             session.record("a", {"x": torch.tensor([feature[:1]])})
         betas.append(session.report(0.0).betas[-1]["beta"])
-    assert betas == [[pytest.approx(0.3)], [pytest.approx(0.4)]]
+    assert betas == [[pytest.approx(0.2)], [pytest.approx(0.4)]]
     (norms,) = asked  # one message, of the first number's norms
-    torch.testing.assert_close(norms, torch.full((1, 2, 1), 14.0))
+    torch.testing.assert_close(norms, torch.tensor([[[13.0], [14.0]]]))
 
 
 def test_a_coordinate_of_its_own_is_what_the_predictor_goes_by():
