@@ -44,6 +44,9 @@ def enable_femo(transformer: nn.Module, schedule: AbstractSchedule, predictor: A
     freed after a run's last step and when the network fails; if a pipeline is stopped between two steps, by its next
     run or by `disable_femo`.
 
+    Under diffusers' context parallelism each process keeps its own tokens, Adapted-FeMo goes by the norms of the whole,
+    and the errors in a process's report are those of its part. Load LoRAs before.
+
     Raises ValueError for an unknown site, and for a scheduler without timesteps.
     """
     if site not in SITES:
@@ -147,6 +150,7 @@ class _TransformerHook(ModelHook):
         if self.run is None:
             return
         self.report = self.run.publish()
+        log.info("FeMo on %s: %s", self.report.settings["model"], self.report.summary())
         unexpected = (self.report.reason,) if self.report.reason and self.run.session.forecasts else ()
         for message in self.report.warnings or unexpected:
             if message not in self.warned:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -347,6 +350,34 @@ def test_disabling_what_was_never_enabled_does_nothing():
     transformer = FLUX.build().transformer
     disable_femo(transformer)
     assert last_report(transformer) is None
+
+
+def test_the_example_of_the_docs_works_as_printed(monkeypatch, capsys):
+    """On a small Flux in the place of the published one."""
+    page = (Path(__file__).parents[3] / "docs" / "engines.md").read_text(encoding="utf-8")
+    examples = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "last_report" in block]
+
+    class Loaded:
+        """The small pipeline, that takes a prompt and gives images."""
+
+        def __init__(self):
+            self.pipeline, self.saved = FLUX.build(), []
+            self.transformer, self.scheduler = self.pipeline.transformer, self.pipeline.scheduler
+
+        def to(self, _device):
+            return self
+
+        def __call__(self, _prompt, num_inference_steps):
+            assert FLUX.run(self.pipeline, steps=num_inference_steps).isfinite().all()
+            return SimpleNamespace(images=[SimpleNamespace(save=self.saved.append)])
+
+    monkeypatch.setattr(diffusers.FluxPipeline, "from_pretrained", lambda *_args, **_kwargs: Loaded())
+    for example in examples:
+        found: dict = {}
+        exec(example, found)
+        assert found["pipe"].saved == ["house.png"]
+        assert not hooks_on(found["pipe"].transformer)
+    assert capsys.readouterr().out.count("11 full and 39 predicted of 50 steps") == len(examples) == 1
 
 
 def test_the_core_needs_no_diffusers():
