@@ -52,7 +52,7 @@ class SiteHook(ModelHook):
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if self.call.forecast is not None:
-            return self.instead(self.call.forecast, _arguments(type(module), args, kwargs))
+            return self.instead(self.call.forecast, arguments_of(type(module), args, kwargs))
         output = self.fn_ref.original_forward(*args, **kwargs)
         self.seen(output)
         return output
@@ -133,7 +133,8 @@ def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
     return tuple(inspect.signature(kind.forward).parameters)[1:]
 
 
-def _arguments(kind: type[nn.Module], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def arguments_of(kind: type[nn.Module], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those that a module was called with, by name."""
     return {**dict(zip(_parameters(kind), args, strict=False)), **kwargs}
 
 
