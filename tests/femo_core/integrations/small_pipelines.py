@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,14 +25,15 @@ class Small:
 
     name: str
     pipeline: str
-    transformer: Callable[[], nn.Module]
+    transformer: Callable[..., nn.Module]
     arguments: Callable[[], dict[str, Any]]
     scheduler: Callable[[], Any] = lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    more: dict[str, Any] = field(default_factory=dict)  # for the transformer
 
     def build(self) -> Any:
         """The pipeline. Its text encoders are None."""
         torch.manual_seed(0)
-        transformer = self.transformer().eval().requires_grad_(False)
+        transformer = self.transformer(**self.more).eval().requires_grad_(False)
         for parameter in transformer.parameters():  # gates and biases too, which some start at 0
             parameter.copy_(0.08 * torch.randn(parameter.shape))
         kind = getattr(diffusers, self.pipeline)
@@ -70,39 +72,45 @@ def prompts(tokens: int, width: int, pooled: int = 0, masks: str = "") -> dict[s
 
 FLUX = Small(
     "Flux", "FluxPipeline",
-    lambda: diffusers.FluxTransformer2DModel(
+    partial(
+        diffusers.FluxTransformer2DModel,
         in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=4,
         joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(4, 6, 6)),
     lambda: {**prompts(8, 32, pooled=16), "true_cfg_scale": 2.0, "height": 64, "width": 64})
 DIT = Small(
     "DiT", "DiTPipeline",
-    lambda: diffusers.DiTTransformer2DModel(
+    partial(
+        diffusers.DiTTransformer2DModel,
         num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=3, sample_size=8),
     lambda: {"class_labels": [3, 7], "output_type": "pt"},
     lambda: diffusers.DDIMScheduler(clip_sample=False))
 SD3 = Small(
     "SD3", "StableDiffusion3Pipeline",
-    lambda: diffusers.SD3Transformer2DModel(
+    partial(
+        diffusers.SD3Transformer2DModel,
         sample_size=8, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=16, num_attention_heads=4,
         joint_attention_dim=32, caption_projection_dim=64, pooled_projection_dim=16, pos_embed_max_size=8,
         dual_attention_layers=(0,), qk_norm="rms_norm"),
     lambda: {**prompts(8, 32, pooled=16), "height": 64, "width": 64})
 QWEN = Small(
     "Qwen-Image", "QwenImagePipeline",
-    lambda: diffusers.QwenImageTransformer2DModel(
+    partial(
+        diffusers.QwenImageTransformer2DModel,
         in_channels=16, out_channels=4, num_layers=3, attention_head_dim=16, num_attention_heads=4,
         joint_attention_dim=32, axes_dims_rope=(4, 6, 6)),
     lambda: {**prompts(8, 32, masks="prompt_embeds_mask"), "height": 64, "width": 64})
 HUNYUAN_VIDEO = Small(
     "HunyuanVideo", "HunyuanVideoPipeline",
-    lambda: diffusers.HunyuanVideoTransformer3DModel(
+    partial(
+        diffusers.HunyuanVideoTransformer3DModel,
         in_channels=4, out_channels=4, num_attention_heads=4, attention_head_dim=16, num_layers=2, num_single_layers=2,
         num_refiner_layers=1, text_embed_dim=32, pooled_projection_dim=16, rope_axes_dim=(4, 6, 6)),
     lambda: {**prompts(8, 32, pooled=16, masks="prompt_attention_mask"), "true_cfg_scale": 2.0,
              "height": 64, "width": 64, "num_frames": 5})
 WAN = Small(
     "Wan", "WanPipeline",
-    lambda: diffusers.WanTransformer3DModel(
+    partial(
+        diffusers.WanTransformer3DModel,
         num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=32, freq_dim=32,
         ffn_dim=128, num_layers=3, rope_max_seq_len=32),
     lambda: {**prompts(8, 32), "height": 64, "width": 64, "num_frames": 5},

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_pipelines import ALL, DIT, FLUX, QWEN, SD3, STEPS, WAN, diffusers
+from small_pipelines import ALL, DIT, FLUX, HUNYUAN_VIDEO, QWEN, SD3, STEPS, WAN, diffusers
 
 from femo_core import ExplicitSchedule, FeatureCache, FeMo, Schedule, TaylorSeer
 from femo_core.integrations.diffusers import disable_femo, enable_femo, last_report
@@ -88,9 +88,23 @@ def test_blocks_run_on_the_schedules_steps_only_and_a_second_call_starts_afresh(
     assert torch.equal(small.run(pipeline), results[0])
 
 
-@each_model
+def with_controlnet(given):
+    """What Flux' ControlNets add behind its blocks."""
+    residual = torch.randn(given["hidden_states"].shape[0], 16, 64, generator=torch.Generator().manual_seed(0))
+    return {**given, "controlnet_block_samples": [residual] * 2, "controlnet_single_block_samples": [residual]}
+
+
+VARIANTS = [
+    *((small, None) for small in ALL), (FLUX, with_controlnet),
+    (replace(QWEN, more={"zero_cond_t": True}), None),  # the editing models': two timesteps in one call
+    (replace(HUNYUAN_VIDEO, more={"image_condition_type": "token_replace"}), None),  # image to video
+]
+
+
+@pytest.mark.parametrize(("small", "change"), VARIANTS, ids=[
+    *(small.name for small in ALL), "Flux with a ControlNet", "Qwen-Image edit", "HunyuanVideo image to video"])
 @each_site
-def test_the_features_of_the_same_input_give_what_the_network_gives(small, site):
+def test_the_features_of_the_same_input_give_what_the_network_gives(small, change, site):
     """So features are taken and put back where they belong, and all that is computed beside them is right."""
     pipeline, calls = small.build(), []
     transformer = pipeline.transformer
@@ -98,6 +112,7 @@ def test_the_features_of_the_same_input_give_what_the_network_gives(small, site)
     small.run(pipeline, steps=2)
     handle.remove()
     args, given = calls[0]
+    given = change(given) if change else given
     with torch.inference_mode():
         expected = transformer(*args, **given)[0]
         accelerate(pipeline, TaylorSeer(0), site=site)
