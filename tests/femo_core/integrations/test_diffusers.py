@@ -287,6 +287,16 @@ def test_half_precision(site):
     assert last_report(pipeline.transformer).full_steps == SCHEDULE.full_steps(50)
 
 
+def test_compiled_blocks_give_the_same():
+    """Traced by torch.compile, not made faster: that takes a compiler."""
+    pipeline = FLUX.build()
+    accelerate(pipeline)
+    expected = FLUX.run(pipeline)
+    pipeline.transformer.compile_repeated_blocks(backend="eager")
+    torch.testing.assert_close(FLUX.run(pipeline), expected)
+    assert last_report(pipeline.transformer).full_steps == FULL
+
+
 def test_a_model_that_no_table_has_samples_at_site_output(caplog):
     class Other(diffusers.FluxTransformer2DModel):
         """Derived from one that is known, which says nothing."""
