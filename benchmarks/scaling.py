@@ -39,7 +39,7 @@ STEPS, SCHEDULE = 50, Schedule(6, 3)  # the papers' for FLUX; 10 full steps
 TEXT = 512  # tokens
 BYTES = 2  # of a number in bfloat16
 LINK = 450e9  # bytes a second that leave a GPU over NVLink 4, which is 900 GB/s both ways together
-H20 = 148e12  # FLOPS in bfloat16 of the papers' GPU, as its data sheet has them
+H20 = 148e12  # FLOPS in bfloat16 of the papers' GPU, as is commonly given
 PAPER = {1: 26.46, 2: 13.70, 4: 8.54}  # seconds at 2048², all with FeMo (ICLR 2026 manuscript, App. A.3)
 
 
@@ -161,7 +161,9 @@ def against_the_paper(full: Cost) -> list[str]:
     return [
         "", "## Against the paper's figures", "",
         f"At 2048² the ICLR manuscript (App. A.3) has {PAPER[1]:.2f} s on one GPU, {PAPER[2]:.2f} s on two and "
-        f"{PAPER[4]:.2f} s on four. It names neither the interval nor the number of steps. Its FLUX experiments ran on "
+        f"{PAPER[4]:.2f} s on four. (The MM manuscript has 2739.40 and 1707.35 where this one has {PAPER[1]:.2f}, which "
+        "its own factors, 1.93 and 3.10, contradict.) "
+        "It names neither the interval nor the number of steps. Its FLUX experiments ran on "
         f"H20, whose {H20 / 1e12:.0f} TFLOPS in bfloat16 make at most {possible:.1f} full steps in {PAPER[1]:.2f} s: "
         f"all three must be with FeMo. The rows below take {steps} full steps, and {LINK / 1e9:.0f} GB/s out of "
         "each GPU.", "",
@@ -169,7 +171,7 @@ def against_the_paper(full: Cost) -> list[str]:
             (str(ranks), f"{seconds:.2f}", f"{PAPER[1] / seconds:.2f}", f"{fewer[ranks]:.2f}", f"{sending[ranks]:.2f}",
              f"{seconds - PAPER[1] / fewer[ranks] - sending[ranks]:.2f}")
             for ranks, seconds in PAPER.items()]), "",
-        "So neither arithmetic nor bandwidth keeps four GPUs from being four times as fast. What does not shrink with "
+        "By this neither arithmetic nor bandwidth keeps four GPUs from being four times as fast. What does not shrink with "
         "the tokens may: the latency of launches and messages, text encoders, VAE; the paper does not say which of "
         "these its figures hold. In a full step FeMo leaves the ratio of sending to computing as it is; in a predicted "
         "one there is next to nothing of either."]
