@@ -161,8 +161,8 @@ def against_the_paper(full: Cost) -> list[str]:
     return [
         "", "## Against the paper's figures", "",
         f"At 2048² the ICLR manuscript (App. A.3) has {PAPER[1]:.2f} s on one GPU, {PAPER[2]:.2f} s on two and "
-        f"{PAPER[4]:.2f} s on four. (The MM manuscript has 2739.40 and 1707.35 where this one has {PAPER[1]:.2f}, which "
-        "its own factors, 1.93 and 3.10, contradict.) "
+        f"{PAPER[4]:.2f} s on four. (The MM manuscript has 2739.40 and 1707.35 where this one has {PAPER[1]:.2f}, "
+        "which its own factors, 1.93 and 3.10, contradict.) "
         "It names neither the interval nor the number of steps. Its FLUX experiments ran on "
         f"H20, whose {H20 / 1e12:.0f} TFLOPS in bfloat16 make at most {possible:.1f} full steps in {PAPER[1]:.2f} s: "
         f"all three must be with FeMo. The rows below take {steps} full steps, and {LINK / 1e9:.0f} GB/s out of "
@@ -171,8 +171,8 @@ def against_the_paper(full: Cost) -> list[str]:
             (str(ranks), f"{seconds:.2f}", f"{PAPER[1] / seconds:.2f}", f"{fewer[ranks]:.2f}", f"{sending[ranks]:.2f}",
              f"{seconds - PAPER[1] / fewer[ranks] - sending[ranks]:.2f}")
             for ranks, seconds in PAPER.items()]), "",
-        "By this neither arithmetic nor bandwidth keeps four GPUs from being four times as fast. What does not shrink with "
-        "the tokens may: the latency of launches and messages, text encoders, VAE; the paper does not say which of "
+        "By this neither arithmetic nor bandwidth keeps four GPUs from being four times as fast. What does not shrink "
+        "with the tokens may: the latency of launches and messages, text encoders, VAE; the paper does not say which of "
         "these its figures hold. In a full step FeMo leaves the ratio of sending to computing as it is; in a predicted "
         "one there is next to nothing of either."]
 
