@@ -173,8 +173,8 @@ def against_the_paper(full: Cost) -> list[str]:
             for ranks, seconds in PAPER.items()]), "",
         "By this neither arithmetic nor bandwidth keeps four GPUs from being four times as fast. What does not shrink "
         "with the tokens may: the latency of launches and messages, text encoders, VAE; the paper does not say which "
-        "of these its figures hold. In a full step FeMo leaves the ratio of sending to computing as it is; in a predicted "
-        "one there is next to nothing of either."]
+        "of these its figures hold. In a full step FeMo leaves the ratio of sending to computing as it is; in a "
+        "predicted one there is next to nothing of either."]
 
 
 # Measured, where there are GPUs
