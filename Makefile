@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-speed soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-scaling bench-speed soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -40,6 +40,10 @@ DEVICE ?= cpu
 bench-speed: .venv/bench host
 	$(PY) benchmarks/cost_growth.py --device $(DEVICE)
 	$(PY) benchmarks/speed.py --device $(DEVICE)
+
+# FLUX.1-dev on several GPUs, measured where they are and on paper: results/scaling.md.
+bench-scaling: .venv/bench
+	$(PY) benchmarks/scaling.py
 
 # Hundreds of random workflows; `make test` draws a few.
 soak: .venv/test host

@@ -76,17 +76,23 @@ class Client:
 
 @contextmanager
 def comfy_server(host: Path, folder: Path, pack: str = "femo",
-                 environment: dict[str, str] | None = None, source: Path = ROOT) -> Iterator[Client]:
+                 environment: dict[str, str] | None = None, source: Path = ROOT,
+                 models: Path | None = None) -> Iterator[Client]:
     """Starts `host`'s main.py with `folder` as its base directory; the pack, `source`, is linked in as `pack`.
 
-    environment: added to this process's own. Raises RuntimeError, with the end of the log, if it does not come up.
+    environment: added to this process's own. models: another server's model folder, which this one then shares.
+    Raises RuntimeError, with the end of the log, if it does not come up.
     """
-    custom, models = folder / "custom_nodes", folder / "models" / "diffusion_models"
+    custom = folder / "custom_nodes"
     custom.mkdir(parents=True)
-    models.mkdir(parents=True)
     (custom / pack).symlink_to(source, target_is_directory=True)
     (custom / "femo_test_nodes").symlink_to(ROOT / "tests" / "host" / "femo_test_nodes", target_is_directory=True)
-    (models / "tiny_flux.safetensors").symlink_to(ROOT / "benchmarks" / "checkpoints" / "tiny_flux.safetensors")
+    if models:
+        (folder / "models").symlink_to(models, target_is_directory=True)
+    else:
+        own = folder / "models" / "diffusion_models"
+        own.mkdir(parents=True)
+        (own / "tiny_flux.safetensors").symlink_to(ROOT / "benchmarks" / "checkpoints" / "tiny_flux.safetensors")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

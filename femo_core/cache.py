@@ -34,14 +34,22 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._states)
 
-    def record(self, stream: Hashable, site: Hashable, feature: Tensor, step: float) -> PredictorState:
-        """Updates a site's state with the feature, (B, ...), of a full step.
+    def compared_norms(self, stream: Hashable, site: Hashable, feature: Tensor, step: float) -> Tensor | None:
+        """The predictor's, where recording this feature goes by them."""
+        state = self._states.get((stream, site))
+        if state is None or state.step == step:
+            return None
+        return self.predictor.compared_norms(state.to(feature.device), feature, step)
+
+    def record(self, stream: Hashable, site: Hashable, feature: Tensor, step: float,
+               norms: Tensor | None = None) -> PredictorState:
+        """Updates a site's state with the feature, (B, ...), of a full step. norms: its `compared_norms`, if known.
 
         Raises StateError for another shape, dtype or device than before.
         """
         self._homes[stream, site] = feature.device
         state = self._state(stream, site) if (stream, site) in self else self.predictor.init()
-        state = self.predictor.update(state, feature, step, reuse=True)
+        state = self.predictor.update(state, feature, step, norms, reuse=True)
         self._states[stream, site] = state if self.storage is None else state.to(self.storage)
         return state
 

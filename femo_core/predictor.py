@@ -69,22 +69,24 @@ class AbstractPredictor(ABC):
         """The state before any full step."""
         return PredictorState()
 
-    def update(self, state: PredictorState, feature: Tensor, step: float, reuse: bool = False) -> PredictorState:
+    def update(self, state: PredictorState, feature: Tensor, step: float, norms: Tensor | None = None,
+               reuse: bool = False) -> PredictorState:
         """The state after a full step with `feature`, (B, ...) of any floating dtype, at coordinate `step` (steps).
 
         A coordinate equal to the last one replaces that anchor (an adapted β stays as its first feature decided it).
         The caller's tensor is neither kept nor changed.
 
+        norms: what `compared_norms` gives, if known already.
         reuse: `state` is used up, its buffers become those of the new one: nothing is allocated once all of them exist.
 
         Raises StateError if shape, dtype or device differ from the recorded ones.
         """
         step = _coordinate(step)
-        _check_feature(state, feature)
+        check_feature(state, feature)
         if state.updates and step == state.step:
             rows = _replacement_rows(state.gains)
         else:
-            state = self._prepare(state, feature, step)
+            state = self._prepare(state, self.compared_norms(state, feature, step) if norms is None else norms)
             rows = self._rows(state, step)
             state = replace(state, step=step, updates=state.updates + 1, gains=tuple(row[-1] for row in rows))
         return replace(state, stack=kernels.transform(rows, state.stack, feature, reuse))
@@ -109,7 +111,7 @@ class AbstractPredictor(ABC):
 
         Raises StateError as `update` and `predict` do.
         """
-        _check_feature(state, feature)
+        check_feature(state, feature)
         return kernels.compare(*self._forecast(state, step), feature)
 
     def _forecast(self, state: PredictorState, step: float) -> tuple[list[Weight], Tensor]:
@@ -118,9 +120,17 @@ class AbstractPredictor(ABC):
             raise StateError("nothing to forecast from: predict needs a state with at least one update")
         return self._forecast_weights(state, _coordinate(step) - state.step), state.stack
 
-    def _prepare(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
-        """The state with its weights (not its buffers) made ready for an update at `step`."""
-        del feature, step
+    def compared_norms(self, state: PredictorState, feature: Tensor, step: float) -> Tensor | None:
+        """‖·‖₂ of the feature and of its forecast, (2, B), where the update at `step` goes by them, else None.
+
+        Processes that each hold a part of the feature put theirs together before they update (`parallel.py`).
+        """
+        del state, feature, step
+        return None
+
+    def _prepare(self, state: PredictorState, norms: Tensor | None) -> PredictorState:
+        """The state with its weights (not its buffers) made ready for an update with these `compared_norms`."""
+        del norms
         return state
 
     @property
@@ -176,7 +186,7 @@ def _coordinate(step: float) -> float:
     return float(step)
 
 
-def _check_feature(state: PredictorState, feature: Tensor) -> None:
+def check_feature(state: PredictorState, feature: Tensor) -> None:
     if not feature.is_floating_point() or feature.ndim == 0:
         got = f"{feature.dtype} {tuple(feature.shape)}"
         raise StateError(f"feature must be a floating-point tensor (B, ...); got {got}")

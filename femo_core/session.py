@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -37,14 +37,18 @@ class ForecastSession:
 
     A stream that first appears in mid-run (a prompt with a start time), or comes back after missing a full step, gets
     a warm-up of its own.
+
+    share: where this process holds but a part of every feature, makes the norms of the whole from those of the part
+    (`parallel.whole_norms`). Called once in `record`, for all sites, and only where the predictor goes by norms.
     """
 
     def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int,
-                 storage: torch.device | None = None):
+                 storage: torch.device | None = None, share: Callable[[Tensor], Tensor] | None = None):
         self.schedule = schedule
         self.predictor = predictor
         self.total_steps = total_steps
         self.cache = FeatureCache(predictor, storage)
+        self._share = share
         full = set(schedule.full_steps(total_steps))
         self._longest_gap = schedule.longest_gap(total_steps)
         self._last_predicted = max((step for step in range(total_steps) if step not in full), default=-1)
@@ -144,19 +148,26 @@ class ForecastSession:
         """
         if not self.wants_features(stream):
             return
+        try:
+            norms = self._shared_norms(stream, features)
+        except StateError:  # of which recording says more
+            norms = dict[Hashable, Tensor]()
         for site, feature in features.items():
-            self.record_site(stream, site, feature)
+            self.record_site(stream, site, feature, norms.get(site))
         self.end_recording(stream)
 
-    def record_site(self, stream: Hashable, site: Hashable, feature: Tensor) -> None:
-        """Takes one of the features of a stream that wants them. `end_recording` must follow the last of them."""
+    def record_site(self, stream: Hashable, site: Hashable, feature: Tensor, norms: Tensor | None = None) -> None:
+        """Takes one of the features of a stream that wants them. `end_recording` must follow the last of them.
+
+        norms: of the whole feature and its forecast, (2, B), where the predictor goes by them and this is but a part.
+        """
         if stream in self._changed:
             return
         try:
             if site == self._measured_site:
                 self._measure(stream, site, feature)
             if self.index < self._last_predicted:
-                self._take(stream, site, feature)
+                self._take(stream, site, feature, norms)
         except StateError as error:
             self.warn(f"features changed in mid-run, forecasting starts afresh: {error}")
             self._changed.add(stream)
@@ -182,8 +193,19 @@ class ForecastSession:
             of_feature, _, of_error = self.cache.compare(stream, site, feature, self._coordinate)
             self._errors[self._step, stream] = Readback((of_error / of_feature).mean())
 
-    def _take(self, stream: Hashable, site: Hashable, feature: Tensor) -> None:
-        state = self.cache.record(stream, site, feature, self._coordinate)
+    def _shared_norms(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """By site, what the predictor compares, of the whole features: one message for all of them."""
+        if self._share is None or self.index >= self._last_predicted:
+            return {}
+        own = {site: self.cache.compared_norms(stream, site, feature, self._coordinate)
+               for site, feature in features.items()}
+        known = {site: norms for site, norms in own.items() if norms is not None}
+        if not known:
+            return {}
+        return dict(zip(known, self._share(torch.stack([*known.values()])).unbind(), strict=True))
+
+    def _take(self, stream: Hashable, site: Hashable, feature: Tensor, norms: Tensor | None) -> None:
+        state = self.cache.record(stream, site, feature, self._coordinate, norms)
         flag = kernels.is_nonfinite(feature)
         known = self._nonfinite.get(feature.device)
         self._nonfinite[feature.device] = flag if known is None else known | flag

@@ -52,10 +52,24 @@ class FeMoReport(io.ComfyNode):
         if save_json:
             folder, name, number, *_ = folder_paths.get_save_image_path(
                 filename_prefix, folder_paths.get_output_directory())
-            Path(folder, f"{name}_{number:05}_.json").write_text(content, encoding="utf-8")
+            write_new(Path(folder), name, number, content)
         text = "\n".join(lines)
         return io.NodeOutput(text, chart(report, lines[:2]), content,
                              ui={"text": (text,), "femo_report": (report.to_dict(),)})
+
+
+def write_new(folder: Path, name: str, number: int, content: str) -> Path:
+    """Under the first free number from this one on, and whole from the start: several servers may share the folder."""
+    while True:
+        path = folder / f"{name}_{number:05}_.json"
+        try:
+            path.touch(exist_ok=False)  # from here on it is ours
+            break
+        except FileExistsError:
+            number += 1
+    part = path.with_suffix(".part")
+    part.write_text(content, encoding="utf-8")
+    return part.replace(path)
 
 
 def lines_of(report: RunReport) -> list[str]:

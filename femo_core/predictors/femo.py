@@ -62,18 +62,21 @@ class FeMo(AbstractPredictor):
     def init(self) -> PredictorState:
         return PredictorState(beta=self.beta, products=(1.0,) * self.max_order)
 
-    def _prepare(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
-        if self.gamma > 0.0 and self._averaged(state):
-            state = replace(state, beta=self._adapted_beta(state, feature, step))
+    def compared_norms(self, state: PredictorState, feature: Tensor, step: float) -> Tensor | None:
+        if self.gamma == 0.0 or not self._averaged(state):
+            return None
+        return self.compare(state, feature, step)[:2]
+
+    def _prepare(self, state: PredictorState, norms: Tensor | None) -> PredictorState:
+        if norms is not None:
+            state = replace(state, beta=self._adapted_beta(state, norms))
         grown = min(state.updates, self.max_order)
         products = [p * state.beta if order < grown else p for order, p in enumerate(state.products)]
         return replace(state, products=tuple(products))
 
-    def _adapted_beta(self, state: PredictorState, feature: Tensor, step: float) -> Tensor:
+    def _adapted_beta(self, state: PredictorState, norms: Tensor) -> Tensor:
         """Eqs. 11–14, per sample: (B,)."""
-        of_feature, of_forecast, _ = self.compare(state, feature, step)
-        excess = of_feature - of_forecast
-        direction = torch.nan_to_num(torch.sign(excess), nan=0.0)  # a NaN must not stick to beta for good
+        direction = torch.nan_to_num(torch.sign(norms[0] - norms[1]), nan=0.0)  # a NaN must not stick to beta for good
         return torch.clamp(state.beta + self.gamma * direction, self.beta_min, self.beta_max)
 
     def _rows(self, state: PredictorState, step: float) -> list[Row]:

@@ -46,6 +46,28 @@ def test_the_network_runs_on_the_schedules_steps_and_lines_are_forecast_exactly(
     assert "10 full and 40 predicted of 50 steps" in report.summary()
 
 
+def test_a_part_of_the_features_goes_by_the_norms_of_the_whole():
+    """Of the first of two numbers there is less than forecast, of both together more."""
+    whole = {0: [9.0, 11.0], 1: [10.0, 10.0], 2: [11.0, 9.0], 5: [13.0, 20.0]}  # 14 and 6, were it forecast
+    asked = []
+
+    def share(norms):
+        asked.append(norms)
+        return torch.tensor([[[math.hypot(13.0, 20.0)], [math.hypot(14.0, 6.0)]]])
+
+    betas = []
+    for given in (None, share):
+        session = ForecastSession(Schedule(3, 3), FeMo(1, beta=0.3, gamma=0.1), 9, share=given)
+        for step, feature in whole.items():
+            session.begin_step(step)
+            session.begin_call(["a"], ["x"])
+            session.record("a", {"x": torch.tensor([feature[:1]])})
+        betas.append(session.report(0.0).betas[-1]["beta"])
+    assert betas == [[pytest.approx(0.2)], [pytest.approx(0.4)]]
+    (norms,) = asked  # one message, of the first number's norms
+    torch.testing.assert_close(norms, torch.tensor([[[13.0], [14.0]]]))
+
+
 def test_a_coordinate_of_its_own_is_what_the_predictor_goes_by():
     """A line over the coordinate, bent over the steps, is forecast exactly."""
     session = ForecastSession(Schedule(4, 2), TaylorSeer(1), 13)

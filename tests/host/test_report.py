@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -76,6 +77,16 @@ def test_the_json_is_written_when_asked_for(flux, tmp_path, monkeypatch):
     report_of(model, save_json=True, prefix="runs/mine")
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["mine_00001_.json", "mine_00002_.json"]
     assert (tmp_path / "runs" / "mine_00001_.json").read_text() == content
+
+
+def test_many_who_write_at_once_get_a_file_each_and_whole(tmp_path):
+    """As several servers with one output folder do, which all count the same files."""
+    content = json.dumps({"numbers": [*range(1000)]})
+    with ThreadPoolExecutor(8) as pool:
+        paths = [*pool.map(lambda _: report_node.write_new(tmp_path, "femo", 1, content), range(40))]
+    assert sorted(path.name for path in paths) == [f"femo_{number:05}_.json" for number in range(1, 41)]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert {path.read_text() for path in paths} == {content}
 
 
 def test_without_a_cache_or_a_run_the_report_says_what_to_do(flux):

@@ -1,0 +1,15 @@
+"""Feature forecasting in diffusers: on its hook registry and cache contexts.
+
+    pipe = FluxPipeline.from_pretrained(…)
+    enable_femo(pipe.transformer, Schedule(6, 3, 1), FeMo(), scheduler=pipe.scheduler)
+    image = pipe("a red house").images[0]
+    print(last_report(pipe.transformer).summary())
+    disable_femo(pipe.transformer)
+"""
+
+try:
+    from .hook import disable_femo, enable_femo, last_report
+except ModuleNotFoundError as error:
+    raise ImportError(f'{error}: it needs diffusers, pip install "femo-cache[diffusers]"') from error
+
+__all__ = ["disable_femo", "enable_femo", "last_report"]

@@ -1,0 +1,25 @@
+"""Sequence parallelism: several processes hold a part of the tokens each, and forecast it by themselves.
+
+Forecasts and updates are weighted sums, which need nothing of the other parts. Only Adapted-FeMo looks at a feature as
+a whole: at its norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.distributed
+from torch import Tensor
+
+
+def whole_norms(group: torch.distributed.ProcessGroup) -> Callable[[Tensor], Tensor]:
+    """A ForecastSession's `share`: ‖feature‖₂ = √Σ‖part‖₂² over the group, in one all-reduce of the norms' shape.
+
+    Every process gets the same numbers, so that β is the same on all of them.
+    """
+    def share(norms: Tensor) -> Tensor:
+        squares = norms.square()
+        torch.distributed.all_reduce(squares, group=group)  # pyright: ignore[reportUnknownMemberType]
+        return squares.sqrt()
+
+    return share

@@ -1,0 +1,106 @@
+"""Sequence parallelism: processes that share the tokens of a small pipeline give what one process gives.
+
+FEMO_RANKS=4 tries four processes as well; each takes seconds to import diffusers.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from ranks import CASES, PREDICTORS, SCHEDULE, Case, main, results
+from small_pipelines import BATCH, FLUX, STEPS
+
+pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
+
+TOLERANCE = 1e-5  # relative; sums are taken in another order
+RANKS = sorted({2, int(os.environ.get("FEMO_RANKS", "2"))})
+STREAMS = 2  # the prompt's and its opposite's
+FULL = len(SCHEDULE.full_steps(STEPS))
+ADAPTED = 2  # full steps at which Adapted-FeMo looks at norms: steps 5 and 8 of 0 1 2 5 8 11
+ATTENTIONS = {"Flux": 4, "Qwen-Image": 3, "Wan": 3}  # whose heads are divided among the processes
+
+each_forecast = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.site], ids=lambda case: f"{case.model}-{case.site}-{case.predictor}")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return results(1)
+
+
+@pytest.fixture(scope="module", params=RANKS, ids=lambda ranks: f"{ranks} ranks")
+def together(request, tmp_path_factory):
+    """By rank."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(main, args=(request.param, folder), nprocs=request.param)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
+
+
+def relative(result, reference):
+    return ((result - reference).norm() / reference.norm()).item()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model}-{case.site or 'alone'}-{case.predictor}")
+def test_several_processes_give_what_one_gives(case, alone, together):
+    for rank in together:
+        assert relative(rank[case]["result"], alone[case]["result"]) < TOLERANCE
+        assert torch.equal(rank[case]["result"], together[0][case]["result"])
+
+
+@each_forecast
+def test_beta_is_the_same_on_every_process(case, alone, together):
+    """And that of one process, the mean over the sites: at site module one sign of nine or more may tie and fall
+    otherwise."""
+    tie = 2 * PREDICTORS["Adapted-FeMo"].gamma / 9 if case.site == "module" else 1e-6
+    for rank in together:
+        assert rank[case]["betas"] == together[0][case]["betas"]
+        assert rank[case]["betas"] == [pytest.approx(row, abs=tie) for row in alone[case]["betas"]]
+    assert len(alone[case]["betas"]) == (ADAPTED * STREAMS if case.predictor == "Adapted-FeMo" else 0)
+
+
+@each_forecast
+def test_each_process_keeps_its_own_tokens_only(case, alone, together):
+    """At site output the whole output, which the network gives to all of them: 64 numbers a token with FLUX.1, less
+    than one process of up to 48 has of the 3072 of a hidden state."""
+    share = 1 if case.site == "output" else len(together)
+    for rank in together:
+        assert rank[case]["cache_bytes"] * share == alone[case]["cache_bytes"] > 0
+
+
+@each_forecast
+def test_messages(case, together):
+    """A full step has the network's own, and for Adapted-FeMo one more; a predicted step has none of ours.
+
+    The network's are four for each attention and one that puts the output together; the last one is sent on predicted
+    steps as well, save at site output.
+    """
+    full, every = FULL * STREAMS, STEPS * STREAMS
+    expected = {
+        "all_to_all_single": 4 * ATTENTIONS[case.model] * full,
+        "all_gather_into_tensor": full if case.site == "output" else every,
+    }
+    if case.predictor == "Adapted-FeMo" and case.site != "output":
+        expected["allreduce"] = ADAPTED * STREAMS
+    for rank in together:
+        messages = {kind: count for kind, count in rank[case]["messages"].items() if not kind.startswith("_wrap")}
+        assert messages == expected
+
+
+def test_the_message_about_norms_is_small(together):
+    """Two norms for each feature and sample. A double block has four features, a single block one."""
+    for site, features in (("hidden", 1), ("module", 2 * 4 + 2)):
+        for rank in together:
+            assert rank[Case("Flux", site, "Adapted-FeMo")]["numbers"]["allreduce"] == (
+                ADAPTED * STREAMS * 2 * BATCH * features)
+
+
+def test_the_benchmark_counts_the_bytes_that_are_sent(together):
+    """benchmarks/scaling.py knows them by formula, for one sample in 2 bytes a number."""
+    from scaling import BYTES, costs
+
+    ranks, alone = len(together), together[0][Case("Flux")]["numbers"]
+    leaving = alone["all_to_all_single"] * (ranks - 1) / ranks + alone["all_gather_into_tensor"] * (ranks - 1)
+    cost, _ = costs(FLUX.build().transformer.to("meta"), side=64, text=8)
+    assert leaving == STEPS * STREAMS * BATCH * cost["full"].sent(ranks) / BYTES

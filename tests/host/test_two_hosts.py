@@ -1,0 +1,68 @@
+"""ComfyUI and diffusers forecast the same: the small models on the same noise, with the same settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import in_diffusers as other_host
+import pytest
+import torch
+from comfy_host import HOST, accelerated, comfy, dit_host, femo_core
+from hosted import load_tiny_flux as load_tiny_flux_in
+from in_diffusers import JOB, SETTINGS, SITES, STEPS, SUBJECTS
+from subjects import normal
+from test_dit import sample as sample_dit
+from tiny_dit import CHECKPOINT, classes_of
+from tiny_flux import encode_prompts, from_latent
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def diffusers_results(tmp_path_factory):
+    """Made in a process of its own: diffusers cannot be imported beside what stands in for torchvision here."""
+    path = tmp_path_factory.mktemp("diffusers") / "results.pt"
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))
+    subprocess.run([sys.executable, other_host.__file__, str(path)], check=True,
+                   env={**os.environ, "PYTHONPATH": paths})
+    return torch.load(path)
+
+
+def sample_in_comfyui(subject, setting, site):
+    predictor = getattr(femo_core, setting.predictor)(**setting.arguments)
+    noise = normal(JOB, subject.shape)
+    if subject.name == "tiny DiT":
+        model = dit_host.load_dit(CHECKPOINT, torch.float32)
+        return subject.pixels(sample_dit(
+            accelerated(model, predictor, setting.interval, subject.warmup, 1, site), noise=noise, steps=STEPS,
+            cfg=JOB.guidance, labels=tuple(classes_of(JOB.prompts).tolist())))
+    prompt = [[encode_prompts(list(JOB.prompts)), {"pooled_output": torch.zeros(2, 16), "guidance": JOB.guidance}]]
+    model = accelerated(load_tiny_flux_in(HOST), predictor, setting.interval, subject.warmup, 1, site)
+    with torch.inference_mode():
+        return from_latent(comfy.sample.sample(
+            model, noise, STEPS, 1.0, "euler", "simple", prompt, prompt, torch.zeros_like(noise), disable_pbar=True,
+            seed=0))
+
+
+def relative(result, reference):
+    return ((result - reference).norm() / reference.norm()).item()
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("kind", SUBJECTS, ids=lambda kind: kind.name)
+def test_the_hosts_agree(kind, site, diffusers_results):
+    """The full runs of DiT are 1e-4 apart as it is: ComfyUI's latent has a variance of up to 10⁴, diffusers' of 1, and
+    float32 rounds them otherwise."""
+    subject = kind()
+    in_full, *forecast = (
+        (sample_in_comfyui(subject, setting, site), diffusers_results[subject.name, site, setting.name])
+        for setting in SETTINGS)
+    assert relative(*in_full) < 2e-4
+    for setting, results in zip(SETTINGS[1:], forecast, strict=True):
+        of_comfyui, of_diffusers = map(relative, results, in_full)
+        assert of_comfyui == pytest.approx(of_diffusers, abs=setting.tolerance), setting
+        assert of_comfyui > 5 * setting.tolerance  # there is something to agree on
+        assert relative(*results) < 3 * setting.tolerance

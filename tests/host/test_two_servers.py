@@ -1,0 +1,66 @@
+"""Two servers at once that share the pack's folder, the models, and the folders that they write to."""
+
+from __future__ import annotations
+
+import copy
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+import torch
+from comfy_host import HOST
+from comfy_server import comfy_server, workflow
+from hosts import server_environment, version
+
+RUNS = 3  # of each server
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Two, of which the second has links to the first one's models and output in its base folder."""
+    first, second = (tmp_path_factory.mktemp("comfy") / "base" for _ in range(2))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(comfy_server(HOST, first, "femo", server_environment(HOST)))]
+        (first / "output").mkdir(exist_ok=True)
+        second.mkdir()
+        (second / "output").symlink_to(first / "output", target_is_directory=True)
+        clients.append(stack.enter_context(comfy_server(
+            HOST, second, "femo", server_environment(HOST), models=first / "models")))
+        yield clients, first / "output"
+
+
+def prompt_of(server: int, seed: int):
+    """Saves its report under names that both servers count up; its latents not: ComfyUI's own node may overwrite the
+    other server's."""
+    prompt = copy.deepcopy(workflow("flux_femo.json", version(HOST)))
+    prompt["2"]["inputs"].update(interval=3, gamma=0.01)
+    prompt["7"]["inputs"].update(seed=seed, steps=STEPS)
+    prompt["30"] = {"class_type": "FeMoReport", "inputs": {
+        "model": ["2", 0], "after": ["7", 0], "save_json": True, "filename_prefix": "shared/femo"}}
+    prompt["8"]["inputs"]["filename_prefix"] = f"latents of {server}/femo"
+    return prompt
+
+
+def test_they_give_what_one_gives_and_tear_no_file(servers):
+    clients, output = servers
+
+    def run(server: int) -> list[tuple[torch.Tensor, dict]]:
+        found = []
+        for seed in range(RUNS):
+            messages = clients[server].run(prompt_of(server, seed))
+            found.append((clients[server].latent(messages, "8"), clients[server].report(messages)))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, range(2))
+    for (latent, report), (other_latent, other_report) in zip(first, second, strict=True):
+        assert torch.equal(latent, other_latent)
+        assert report["full_steps"] == other_report["full_steps"]
+        assert report["betas"] == other_report["betas"]
+    alone = clients[0].latent(clients[0].run(prompt_of(0, RUNS)), "8")
+    assert not torch.equal(alone, first[0][0])
+    reports = [json.loads(path.read_text()) for path in sorted((output / "shared").iterdir())]
+    assert len(reports) == 2 * RUNS + 1
+    assert {len(report["full_steps"]) + len(report["predicted_steps"]) for report in reports} == {STEPS}
