@@ -4,7 +4,14 @@ Depends on torch and the standard library alone; knows nothing of ComfyUI.
 """
 
 from .cache import FeatureCache
-from .calibration import Calibration, TrajectoryGram, calibrate, calibrate_schedule, expected_error
+from .calibration import (
+    Calibration,
+    TrajectoryGram,
+    calibrate,
+    calibrate_schedule,
+    expected_error,
+    lasting_step_lengths,
+)
 from .errors import StateError
 from .predictor import AbstractPredictor, PredictorState
 from .predictors.femo import FeMo
@@ -30,4 +37,5 @@ __all__ = [
     "calibrate",
     "calibrate_schedule",
     "expected_error",
+    "lasting_step_lengths",
 ]
