@@ -31,11 +31,12 @@ bench-samplers: .venv/bench host
 	$(PY) benchmarks/samplers.py
 
 # Schedules calibrated from one full run, against the papers' and those that are chosen as the run goes:
-# results/calibration_cost.md, calibration.md, error_control.md.
+# results/calibration_cost.md, calibration.md, error_control.md, forecasters.md.
 bench-calibration: .venv/bench
 	$(PY) benchmarks/calibration_cost.py
 	$(PY) benchmarks/calibration.py
 	$(PY) benchmarks/error_control.py
+	$(PY) benchmarks/compare_forecasters.py
 
 # Hundreds of random workflows; `make test` draws a few.
 soak: .venv/test host

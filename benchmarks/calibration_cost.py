@@ -34,7 +34,7 @@ def schedules(trial: Trial, recording: Recording) -> list[AbstractSchedule]:
             weights = lasting_step_lengths(recording.sigmas, recording.signals, spread)
             found.append(calibrate(recording.gram, weights, budget, [PREDICTOR], gap_correlation=0.0).schedule)
         for _ in range(5):
-            power, _ = math.exp(rng.uniform(-0.5, 0.5)), rng.uniform(-1, 1)
+            power = math.exp(rng.uniform(-0.5, 0.5))
             steps = {round(STEPS * (i / budget) ** power + rng.uniform(-0.6, 0.6)) for i in range(1, budget)}
             found.append(ExplicitSchedule((0, *sorted({min(STEPS - 1, max(1, step)) for step in steps}))))
     return found

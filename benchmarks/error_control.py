@@ -4,7 +4,7 @@ results/error_control.md.
 Error control: the forecast's error, measured at each full step, widens or narrows the next gap. Verification (SpeCa): a
 step whose forecast is off is computed in full; here by an oracle that knows the error itself, at no cost, which no
 probe can beat. Both decide for each picture by itself, from the errors on its own full run, with one tolerance that
-gives so many full steps on average. RMSE of pixels to the full run, TaylorSeer O=1, mean and standard error of 48
+gives so many full steps on average. RMSE of pixels to the full run, TaylorSeer O=1, mean and standard error of 24
 pictures, each a run of its own; the median picture in brackets.
 """
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from femo_core import ExplicitSchedule, TaylorSeer, calibrate
 
 PREDICTOR = TaylorSeer(1)
-PICTURES = 48
+PICTURES = 24
 WARMUP = 2  # full steps, before there is a slope
 WIDEST_GAP = 12
 
