@@ -10,32 +10,69 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
+from forecasters import Spectrum, spectrum_steps
 from forecasting import sample
-from metrics import over_seeds, rmse
-from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_job
+from metrics import mean_and_error
+from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, Table, random_job
 from solvers import euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
 from tables import markdown
 from torch import Tensor
 from tqdm import tqdm
 
-from femo_core import FeMo, Schedule, TaylorSeer, TrajectoryGram, calibrate
+from femo_core import (
+    Calibration,
+    ExplicitSchedule,
+    FeMo,
+    Schedule,
+    TaylorSeer,
+    TrajectoryGram,
+    calibrate,
+    expected_error,
+    lasting_step_lengths,
+)
+from femo_core.calibration import GAP_CORRELATION
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import MEASURED
 from femo_core.schedule import AbstractSchedule
 
 SAMPLES = 16  # a seed
+MORE_SEEDS = (3, 4, 5, 6, 7, 8)
 BUDGETS = (14, 10, 8, 7)  # full steps of 50
 SERIES = tuple(TaylorSeer(order) for order in range(4))
 MOMENTUM = tuple(FeMo(1, beta=beta) for beta in (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2))
 
+# What a calibration goes by, for the ablation: is it how much of an error lasts, and gap_correlation.
+COSTS = {
+    "step lengths, gaps apart": (False, 0.0), "lasting lengths, gaps apart": (True, 0.0),
+    "step lengths, gaps together": (False, GAP_CORRELATION), "both": (True, GAP_CORRELATION),
+}
 
-def record(subject: Subject, job: Job, steps: int = STEPS) -> tuple[Tensor, Tensor, list[float]]:
-    """A full run: its pictures, its Gram matrix and the lengths of its steps."""
-    gram, lengths = TrajectoryGram(), list[float]()
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """A full run: its pictures, its Gram matrix, its noise levels and the picture's factor at each of them."""
+
+    pixels: Tensor
+    gram: Tensor
+    sigmas: list[float]
+    signals: list[float]
+
+    @property
+    def lengths(self) -> list[float]:
+        return [before - after for before, after in pairwise(self.sigmas)]
+
+    @property
+    def lasting(self) -> list[float]:
+        return lasting_step_lengths(self.sigmas, self.signals)
+
+
+def record(subject: Subject, job: Job, steps: int = STEPS) -> Recording:
+    gram, levels = TrajectoryGram(), list[float]()
 
     def solver(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Sequence[float]) -> Tensor:
-        lengths.extend(abs(after - before) for before, after in pairwise(sigmas))
+        levels.extend(sigmas)
 
         def recorded(step: int, x: Tensor) -> Tensor:
             v = derivative(step, x)
@@ -45,21 +82,51 @@ def record(subject: Subject, job: Job, steps: int = STEPS) -> tuple[Tensor, Tens
 
     result, _ = sample(subject, job, steps, TaylorSeer(0), Schedule(1), solver=solver)
     gram.close()
-    return subject.pixels(result), gram.matrix, lengths
+    return Recording(subject.pixels(result), gram.matrix, levels, [subject.signal(sigma) for sigma in levels])
 
 
 class Trial:
     """Pictures of seeds and prompts that nothing was calibrated on, and how near a forecast comes to them."""
 
-    def __init__(self, subject: Subject, steps: int = STEPS, guidance: float = 2.5):
+    def __init__(self, subject: Subject, steps: int = STEPS, guidance: float = 2.5, job: Job | None = None):
         self.subject, self.steps = subject, steps
-        self.job = dataclasses.replace(random_job(SEEDS, SAMPLES), guidance=guidance)
-        self.full, _, _ = record(subject, self.job, steps)
+        self.job = dataclasses.replace(job or random_job(SEEDS, SAMPLES), guidance=guidance)
+        self.full = record(subject, self.job, steps).pixels
+        self._known: dict[tuple[AbstractPredictor, tuple[int, ...]], Tensor] = {}
+
+    def squares(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> Tensor:
+        """Of each picture (B,): the mean square of its pixels' distance to the full run's."""
+        key = predictor, schedule.full_steps(self.steps)
+        if key not in self._known:
+            result, _ = sample(self.subject, self.job, self.steps, predictor, schedule)
+            self._known[key] = (self.subject.pixels(result) - self.full).square().mean((1, 2, 3))
+        return self._known[key]
 
     def error(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> tuple[float, float]:
         """RMSE to the full run: mean over the seeds, and its standard error."""
-        result, _ = sample(self.subject, self.job, self.steps, predictor, schedule)
-        return over_seeds(rmse, self.subject.pixels(result), self.full, SAMPLES)
+        seeds = self.squares(predictor, schedule).split(SAMPLES)
+        return mean_and_error([squares.mean().sqrt().item() for squares in seeds])
+
+    def median(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> float:
+        """The median picture's RMSE: what errors are where no picture turns into another."""
+        return self.squares(predictor, schedule).sqrt().median().item()
+
+    def cell(self, predictor: AbstractPredictor, schedule: AbstractSchedule, best: float) -> str:
+        error, _ = self.error(predictor, schedule)
+        return f"{error:.4f} ({error / best:.2f})"
+
+    def best_of_papers(self, schedule: AbstractSchedule) -> tuple[float, int, float]:
+        """Of TaylorSeer: the error, the order that gives it, and its standard error."""
+        errors = [(*self.error(predictor, schedule), predictor.max_order) for predictor in SERIES]
+        error, spread, order = min(errors)
+        return error, order, spread
+
+    def correlation(self, recording: Recording, step_weights: list[float], gap_correlation: float) -> float:
+        """Of log errors, expected and real, of all that was tried with TaylorSeer O = 1."""
+        pairs = [(expected_error(recording.gram, step_weights, steps, predictor, gap_correlation),
+                  self.error(predictor, ExplicitSchedule(steps, self.steps))[0])
+                 for predictor, steps in self._known if predictor == TaylorSeer(1)]
+        return float(np.corrcoef(np.log(pairs).T)[0, 1])
 
 
 def papers_schedule(subject: Subject, budget: int, steps: int = STEPS) -> Schedule:
@@ -72,57 +139,133 @@ def papers_schedule(subject: Subject, budget: int, steps: int = STEPS) -> Schedu
     raise ValueError(f"no interval gives {budget} full steps of {steps}")
 
 
+def spectrum_schedule(budget: int) -> ExplicitSchedule:
+    """Spectrum's own, its window growing just fast enough; with one step more where none gives just so many."""
+    schedules = [spectrum_steps(STEPS, growth / 20) for growth in range(300)]
+    return ExplicitSchedule(min((steps for steps in schedules if len(steps) >= budget), key=len))
+
+
+def easycache(subject: Subject, budget: int) -> str:
+    """ComfyUI's EasyCache, as `make bench` measured it on these pictures: with the fewest runs that are enough."""
+    rows = Table(RESULTS / "paper_table.csv").rows.values()
+    own = [row for row in rows if row["model"] == subject.name and row["method"].startswith("ComfyUI EasyCache")
+           and int(row["full_steps"]) >= budget]
+    if not own:
+        return "–"
+    row = min(own, key=lambda row: int(row["full_steps"]))
+    return f"{float(row['rmse']):.4f} ({row['full_steps']} runs)"
+
+
+HEADS = (
+    ("model", "full steps", "TaylorSeer, papers' schedule", "our default, interval", "Spectrum", "EasyCache",
+     "TaylorSeer O=1, calibrated", "from one picture", "best of all, calibrated", "which", "steps"),
+    ("model", "full steps", "TaylorSeer, papers' schedule", "TaylorSeer O=1, calibrated", "best of all, calibrated",
+     "median picture: papers' schedule", "O=1, calibrated", "best of all"),
+    ("model", "full steps", "papers' schedule", "with a cool-down step", *COSTS),
+    ("model", *COSTS),
+    ("model", "calibrated at 50 steps, guidance 2.5; run at", "full steps", "TaylorSeer, papers' schedule",
+     "calibrated", "calibrated for it"),
+)
+TEXT = f"""{__doc__.strip()}
+
+In brackets the ratio to TaylorSeer on the papers' schedule. Spectrum runs by its own schedule, its window growing just
+fast enough; EasyCache is ComfyUI's, with the threshold of results/paper_table.csv that gives the fewest runs that are
+enough. "Best of all" is of TaylorSeer O = 0 … 3 and FeMo, β −0.4 … 0.2, by the expected error.
+
+%s
+
+## On six more seeds
+
+96 pictures. RMSE is mostly of the few pictures that turn into others; the median picture does not.
+
+%s
+
+## Which idea gives what
+
+TaylorSeer O=1 on schedules calibrated with other costs. An error is weighed by the step's length in σ, or by how much
+of it lasts; errors of different gaps are squared apart, or, for the most part, added up first.
+
+%s
+
+How well the expected error tells the real one, of all these schedules: correlation of their logarithms.
+
+%s
+
+## Where it is not what was calibrated for
+
+%s
+"""
+
+
 def main() -> None:
-    body, transfer = list[list[str]](), list[list[str]]()
+    tables = [list[list[str]]() for _ in HEADS]
     for subject in (TinyFlux(), TinyDiT()):
         trial = Trial(subject)
         job = random_job(TUNING_SEEDS, SAMPLES, tuning=True)
-        _, gram, lengths = record(subject, job)
-        _, gram_of_one, _ = record(subject, Job(job.prompts[:1], TUNING_SEEDS[0]))
+        more = Trial(subject, job=random_job(MORE_SEEDS, SAMPLES))
+        recording, of_one = record(subject, job), record(subject, Job(job.prompts[:1], TUNING_SEEDS[0]))
         for budget in tqdm(BUDGETS, subject.name):
-            papers = papers_schedule(subject, budget)
-            series = {predictor.max_order: trial.error(predictor, papers) for predictor in SERIES}
-            order = min(series, key=lambda order: series[order][0])
-            best, spread = series[order]
-            cells = [subject.name, str(budget), f"{best:.4f} ± {spread:.4f} (O={order})"]
-            default = trial.error(MEASURED[subject.preset].predictor, Schedule(papers.interval, papers.warmup_steps, 1))
-            cells.append(f"{default[0]:.4f}")
-            for predictors in ((SERIES[order],), (SERIES[1],), SERIES, (*SERIES, *MOMENTUM)):
-                found = calibrate(gram, lengths, budget, predictors)
-                error, _ = trial.error(found.predictor, found.schedule)
-                cells.append(f"{error:.4f} ({error / best:.2f})")
-            cells.append(_name(found.predictor))
-            alone = calibrate(gram_of_one, lengths, budget, (*SERIES, *MOMENTUM))
-            error, _ = trial.error(alone.predictor, alone.schedule)
-            cells.append(f"{error:.4f} ({error / best:.2f})")
-            body.append([*cells, " ".join(map(str, found.schedule.steps))])
-        transfer.extend(_transfers(subject, gram, lengths))
-    table = markdown(
-        ("model", "full steps", "TaylorSeer, papers' schedule", "our default, interval", "its schedule calibrated",
-         "O=1 calibrated", "best order, calibrated", "with momentum, too", "chosen", "from one picture", "steps"), body)
-    moved = markdown(("model", "calibrated at 50 steps, guidance 2.5; run at", "full steps",
-                      "TaylorSeer, papers' schedule", "calibrated", "calibrated for it"), transfer)
-    (RESULTS / "calibration.md").write_text(
-        f"{__doc__.strip()}\n\nIn brackets the ratio to TaylorSeer on the papers' schedule.\n\n{table}\n\n"
-        f"## Where it is not what was calibrated for\n\n{moved}\n", encoding="utf-8")
-    print(table, moved, sep="\n\n")
+            plain, best = (calibrate(recording.gram, recording.lasting, budget, predictors)
+                           for predictors in (SERIES[1:2], (*SERIES, *MOMENTUM)))
+            one = calibrate(of_one.gram, of_one.lasting, budget, SERIES[1:2])
+            tables[0].append(_compared(trial, budget, (plain, one, best)))
+            tables[1].append(_on_more_seeds(trial, more, budget, (plain, best)))
+            tables[2].append(_ablated(trial, recording, budget))
+        tables[3].append([subject.name, *(f"{trial.correlation(recording, weights, together):.2f}"
+                                          for weights, together in _costs(recording))])
+        tables[4].extend(_transferred(subject, recording))
+    text = TEXT % tuple(markdown(head, body) for head, body in zip(HEADS, tables, strict=True))
+    (RESULTS / "calibration.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
-def _transfers(subject: Subject, gram: Tensor, lengths: list[float]) -> list[list[str]]:
+def _compared(trial: Trial, budget: int, found: Sequence[Calibration]) -> list[str]:
+    subject, papers = trial.subject, papers_schedule(trial.subject, budget)
+    best, order, spread = trial.best_of_papers(papers)
+    default, own = Schedule(papers.interval, papers.warmup_steps, 1), spectrum_schedule(budget)
+    more = f", {len(own.steps)} runs" if len(own.steps) > budget else ""
+    return [subject.name, str(budget), f"{best:.4f} ± {spread:.4f} (O={order})",
+            trial.cell(MEASURED[subject.preset].predictor, default, best), trial.cell(Spectrum(), own, best) + more,
+            easycache(subject, budget), *(trial.cell(one.predictor, one.schedule, best) for one in found),
+            _name(found[-1].predictor), " ".join(map(str, found[0].schedule.steps))]
+
+
+def _on_more_seeds(trial: Trial, more: Trial, budget: int, found: Sequence[Calibration]) -> list[str]:
+    papers = papers_schedule(trial.subject, budget)
+    _, order, _ = trial.best_of_papers(papers)
+    ways = [(SERIES[order], papers), *((one.predictor, one.schedule) for one in found)]
+    errors, medians = [more.error(*way) for way in ways], [more.median(*way) for way in ways]
+    return [trial.subject.name, str(budget),
+            *(f"{error:.4f} ± {spread:.4f} ({error / errors[0][0]:.2f})" for error, spread in errors),
+            *(f"{median:.4f} ({median / medians[0]:.2f})" for median in medians)]
+
+
+def _ablated(trial: Trial, recording: Recording, budget: int) -> list[str]:
+    papers = papers_schedule(trial.subject, budget)
+    best, _, _ = trial.best_of_papers(papers)
+    schedules: list[AbstractSchedule] = [papers, Schedule(papers.interval, papers.warmup_steps, 1)]
+    schedules += [calibrate(recording.gram, weights, budget, SERIES[1:2], together).schedule
+                  for weights, together in _costs(recording)]
+    return [trial.subject.name, str(budget), *(trial.cell(SERIES[1], schedule, best) for schedule in schedules)]
+
+
+def _costs(recording: Recording) -> list[tuple[list[float], float]]:
+    """Step weights and gap_correlation of COSTS."""
+    return [(recording.lasting if lasting else recording.lengths, together) for lasting, together in COSTS.values()]
+
+
+def _transferred(subject: Subject, recording: Recording) -> list[list[str]]:
     """The schedule of 10 full steps at another guidance, and scaled to another number of steps."""
     rows = []
     for words, steps, guidance, budget in (("guidance 1", STEPS, 1.0, 10), ("guidance 4", STEPS, 4.0, 10),
                                            ("28 steps", 28, 2.5, 8), ("100 steps", 100, 2.5, 10)):
         trial = Trial(subject, steps, guidance)
-        papers = papers_schedule(subject, budget, steps)
-        best, _ = min(trial.error(predictor, papers) for predictor in SERIES)
-        found = calibrate(gram, lengths, budget, (*SERIES, *MOMENTUM))
+        best, _, _ = trial.best_of_papers(papers_schedule(subject, budget, steps))
         other = dataclasses.replace(random_job(TUNING_SEEDS[:1], SAMPLES, tuning=True), guidance=guidance)
-        _, own_gram, own_lengths = record(subject, other, steps)
-        own = calibrate(own_gram, own_lengths, budget, (*SERIES, *MOMENTUM))
-        errors = [trial.error(one.predictor, one.schedule)[0] for one in (found, own)]
-        rows.append([subject.name, words, str(len(found.schedule.full_steps(steps))), f"{best:.4f}",
-                     *(f"{error:.4f} ({error / best:.2f})" for error in errors)])
+        found = [calibrate(one.gram, one.lasting, budget, SERIES[1:2]).schedule for one in (
+            recording, record(subject, other, steps))]
+        rows.append([subject.name, words, str(len(found[0].full_steps(steps))), f"{best:.4f}",
+                     *(trial.cell(SERIES[1], schedule, best) for schedule in found)])
     return rows
 
 

@@ -11,6 +11,7 @@ from .calibration import (
     calibrate_schedule,
     expected_error,
     expected_forecast_errors,
+    lasting_step_lengths,
 )
 from .errors import StateError
 from .predictor import AbstractPredictor, PredictorState
@@ -38,4 +39,5 @@ __all__ = [
     "calibrate_schedule",
     "expected_error",
     "expected_forecast_errors",
+    "lasting_step_lengths",
 ]

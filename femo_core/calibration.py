@@ -6,19 +6,25 @@ form in the Gram matrix of the true trajectory: the mean inner products of what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import torch
 from torch import Tensor
 
-from .errors import check_integer
+from .errors import check_integer, check_number
 from .predictor import AbstractPredictor
 from .predictors.taylorseer import TaylorSeer
 from .schedule import ExplicitSchedule
 
-WIDEST_MOVE = 3  # steps, of one full step in the search that follows the dynamic programme
+# Steps that the search which follows the dynamic programme moves a full step by, and several in a row.
+SINGLE_MOVES, ROW_MOVES = (-1, 1, -2, 2, -3, 3), (-1, 1)
+
+# Chosen for both small models together, on the benchmarks' tuning seeds: benchmarks/results/calibration_cost.md.
+DATA_SPREAD = 8.0  # standard deviation of what errors last in, a picture's broadest features; a model's numbers have ~1
+GAP_CORRELATION = 0.75  # how far errors of different gaps point the same way
 
 
 class TrajectoryGram:
@@ -63,12 +69,30 @@ class TrajectoryGram:
         self._features.clear()
 
 
+def lasting_step_lengths(sigmas: Sequence[float], signals: Sequence[float], spread: float = DATA_SPREAD) -> list[float]:
+    """Step weights: how much of an error in each step's dx/dσ is left at the end of the run.
+
+    sigmas: the S + 1 noise levels, the last 0. signals: the picture's factor in x at each of them, so that x is signal
+    · picture + σ · noise: 1 − σ of flow models, 1 where noise is added to the picture as it is. spread s: see below.
+
+    An error made at high noise is mended by the network at later steps. By how much is known of Gaussian data with
+    standard deviation s, of which the perfect network keeps every x at its quantile: a shift δ of x at level σ ends as
+    δ / √(signal² + (σ / s)²).
+
+    Raises ValueError unless there are as many signals as sigmas.
+    """
+    if len(sigmas) != len(signals):
+        raise ValueError(f"signals must be {len(sigmas)}, as many as sigmas; got {len(signals)}")
+    return [abs(after - before) / math.hypot(signal, after / spread)
+            for (before, after), signal in zip(pairwise(sigmas), signals[1:], strict=True)]
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What was chosen, and the error that it is expected to have.
 
-    expected_error: the root of the summed squares of what each gap adds to the sampler's result, in the features' units
-        times the step weights' (of flow models: root mean square of the latent).
+    expected_error: of the sampler's result, root mean square, in the features' units times the step weights' (of flow
+        models: the latent's).
     """
 
     schedule: ExplicitSchedule
@@ -76,31 +100,34 @@ class Calibration:
     expected_error: float
 
 
-def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int,
-              predictors: Sequence[AbstractPredictor]) -> Calibration:
+def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int, predictors: Sequence[AbstractPredictor],
+              gap_correlation: float = GAP_CORRELATION) -> Calibration:
     """The best of the predictors, each with the schedule of `budget` full steps that suits it best.
 
-    gram: (S, S), as of TrajectoryGram.matrix. step_weights: S numbers, the sampler's step lengths (differences of σ).
-    Errors within a gap are added before squaring, because they point the same way; gaps are added as squares.
+    gram: (S, S), as of TrajectoryGram.matrix. step_weights: S numbers, as of `lasting_step_lengths`.
+    gap_correlation ρ, 0 … 1: errors within a gap e are added before squaring, because they point the same way; those
+        of different gaps do so in part: ρ ‖Σ e‖² + (1 − ρ) Σ ‖e‖².
 
-    Exact for TaylorSeer O = 0 and 1, whose forecasts depend on the last two full steps: dynamic programming. For all
-    others full steps are moved, from there, as long as it helps.
+    Exact with ρ = 0 for TaylorSeer O = 0 and 1, whose forecasts depend on the last two full steps: dynamic programming.
+    For all else full steps are moved, from there, as long as it helps.
 
-    Raises ValueError for a budget that is not 1 … S, for matrices and weights that do not fit, and for an adaptive
-    predictor, which is not linear.
+    Raises ValueError for a budget that is not 1 … S, a gap_correlation out of range, for matrices and weights that do
+    not fit, and for an adaptive predictor, which is not linear.
     """
-    problem = _Problem(gram, step_weights)
+    problem = _Problem(gram, step_weights, gap_correlation)
     check_integer("budget", budget, 1, problem.total)
     found: list[Calibration] = []
-    starts: dict[int, tuple[int, ...]] = {}  # by order, 0 or 1
+    starts: dict[int, tuple[int, ...]] = {}  # by order, 0 or 1: TaylorSeer's
     for predictor in predictors:
         if getattr(predictor, "gamma", 0.0):
             raise ValueError(f"predictors must be linear: gamma must be 0; got {predictor}")
         order = min(predictor.max_order, 1)
         if order not in starts:
             starts[order] = problem.best_steps(budget, order)
+            if gap_correlation:
+                starts[order] = problem.improved(starts[order], TaylorSeer(order))
         steps = starts[order]
-        if not (isinstance(predictor, TaylorSeer) and predictor.max_order == order):
+        if predictor != TaylorSeer(order):
             steps = problem.improved(steps, predictor)
         error = problem.cost(steps, predictor) ** 0.5
         found.append(Calibration(ExplicitSchedule(steps, problem.total), predictor, error))
@@ -113,10 +140,10 @@ def calibrate_schedule(gram: Tensor, step_weights: Sequence[float], budget: int,
     return calibrate(gram, step_weights, budget, (predictor,)).schedule
 
 
-def expected_error(gram: Tensor, step_weights: Sequence[float], steps: Sequence[int],
-                   predictor: AbstractPredictor) -> float:
+def expected_error(gram: Tensor, step_weights: Sequence[float], steps: Sequence[int], predictor: AbstractPredictor,
+                   gap_correlation: float = GAP_CORRELATION) -> float:
     """Of any schedule, in the terms of `Calibration`."""
-    return _Problem(gram, step_weights).cost(tuple(steps), predictor) ** 0.5
+    return _Problem(gram, step_weights, gap_correlation).cost(tuple(steps), predictor) ** 0.5
 
 
 def expected_forecast_errors(gram: Tensor, steps: Sequence[int], predictor: AbstractPredictor) -> dict[int, float]:
@@ -136,7 +163,9 @@ def expected_forecast_errors(gram: Tensor, steps: Sequence[int], predictor: Abst
 
 
 class _Problem:
-    def __init__(self, gram: Tensor, step_weights: Sequence[float]):
+    def __init__(self, gram: Tensor, step_weights: Sequence[float], gap_correlation: float = GAP_CORRELATION):
+        check_number("gap_correlation", gap_correlation, "0 … 1", lambda value: 0.0 <= value <= 1.0)
+        self.gap_correlation = gap_correlation
         self.gram = torch.as_tensor(gram, dtype=torch.float64, device="cpu")
         self.weights = torch.as_tensor(step_weights, dtype=torch.float64, device="cpu")
         self.total = len(self.weights)
@@ -152,7 +181,7 @@ class _Problem:
         self._truth_truth = _from_zero((self._feature_truth * self.weights[:, None]).T).T
 
     def cost(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> float:
-        """Σ over gaps ‖Σ over its steps of weight · (forecast − truth)‖²: the predictor itself, run on unit vectors."""
+        """ρ ‖Σ e‖² + (1 − ρ) Σ ‖e‖², e = Σ weight · (forecast − truth) of a gap: the predictor run on unit vectors."""
         truth = torch.eye(self.total, dtype=torch.float64)
         state, full, forecasts = predictor.init(), set(steps), [truth[step : step + 1] for step in range(self.total)]
         for step in range(self.total):
@@ -162,19 +191,20 @@ class _Problem:
                 forecasts[step] = predictor.predict(state, step)
         errors = (torch.cat(forecasts) - truth) * self.weights[:, None]
         gaps = torch.stack([errors[before:after].sum(0) for before, after in pairwise((*steps, self.total))])
-        return max(0.0, float(((gaps @ self.gram) * gaps).sum()))
+        products = gaps @ self.gram @ gaps.T
+        return max(0.0, float(self.gap_correlation * products.sum() + (1 - self.gap_correlation) * products.trace()))
 
     def improved(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> tuple[int, ...]:
-        """With full steps moved by a few, one at a time, as long as that lowers the cost."""
+        """With full steps, one or several in a row, moved together as long as that lowers the cost."""
         best, moved = self.cost(steps, predictor), True
         while moved:
             moved = False
-            for index in range(1, len(steps)):
-                for distance in (sign * width for width in range(1, WIDEST_MOVE + 1) for sign in (-1, 1)):
-                    other = steps[index] + distance
-                    if not 0 < other < self.total or other in steps:
+            for first, last in combinations(range(1, len(steps) + 1), 2):
+                for distance in SINGLE_MOVES if last == first + 1 else ROW_MOVES:
+                    row = (step + distance for step in steps[first:last])
+                    changed = (*steps[:first], *row, *steps[last:])
+                    if any(before >= after for before, after in pairwise((*changed, self.total))):
                         continue
-                    changed = tuple(sorted((*steps[:index], other, *steps[index + 1 :])))
                     if (cost := self.cost(changed, predictor)) < best * (1 - 1e-9):
                         best, steps, moved = cost, changed, True
         return steps
