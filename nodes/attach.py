@@ -267,9 +267,11 @@ class _Run:
         embedders = self.embedders.setdefault(tuple(streams), Embedders())
         needless = site.needless(family)
         if forecast:
-            with (watching_blocks(model, family, ran), embedders.passed_by(model, needless),
+            passed_by = needless if embedders.blocks_rest else ()
+            with (watching_blocks(model, family, ran), embedders.passed_by(model, passed_by),
                   site.substituting(model, family, options, _Forecasts(self, streams)) as substituted):
                 result = call(substituted, control)
+            embedders.blocks_rest = not ran
         else:
             with ExitStack() as stack:
                 if wanted:

@@ -10,7 +10,6 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ..femo_core import lasting_step_lengths
 from ..femo_core.errors import check_integer
 
 VERSION = 1  # of the files
 NONE = "none"  # what a cache node has where no calibration is chosen
-LONGEST_RUN = 200  # steps; to choose among more takes longer than a user would wait
-DATA_SPREAD = 5.0  # of a picture's broadest features; each number of a latent has about 1
+LONGEST_RUN = 100  # steps; to choose among more takes longer than a user would wait
 SAME_LEVEL = 1e-3  # of the highest noise level: nearer ones are the same
 
 
@@ -75,12 +74,7 @@ class SavedCalibration:
 
     @property
     def step_weights(self) -> list[float]:
-        """The sampler's step lengths, less what later steps take back of an error made in them.
-
-        Of Gaussian data of standard deviation s a shift δ of x at level σ ends as δ / √(signal² + (σ / s)²).
-        """
-        return [abs(after - before) / math.hypot(signal, after / DATA_SPREAD)
-                for (before, after), signal in zip(pairwise(self.sigmas), self.signals[1:], strict=True)]
+        return lasting_step_lengths(self.sigmas, self.signals)
 
     def same_levels(self, sigmas: Sequence[float]) -> bool:
         """Whether a run has these noise levels, and so as many steps."""

@@ -25,9 +25,13 @@ class Embedders:
     """What a model's embedders return, in calls that are alike: shapes only.
 
     A full step notes them. On a predicted step tensors of these shapes, of no particular content, stand in.
+
+    blocks_rest: whether no block ran on the predicted step before. One that another pack keeps running takes what
+        embedders return, so that the first predicted step has to show it.
     """
 
     def __init__(self) -> None:
+        self.blocks_rest = False
         self._returned: dict[str, list[Any]] = {}  # by path, one for each time that it runs in a call
 
     @contextmanager

@@ -288,14 +288,6 @@ def test_numbers_that_do_not_fit_are_refused(folder, change):
         calibration_file.read("dit")
 
 
-def test_step_weights_by_hand():
-    """Lengths over √(signal² + (σ / 5)²) of where the step ends."""
-    noise = replace(saved(3), sigmas=(15.0, 5.0, 2.5, 0.0), signals=(1.0,) * 4)
-    assert noise.step_weights == pytest.approx([10 / 2**0.5, 2.5 / 1.25**0.5, 2.5])
-    flow = replace(saved(2), sigmas=(1.0, 0.5, 0.0), signals=(0.0, 0.5, 1.0))
-    assert flow.step_weights == pytest.approx([0.5 / 0.26**0.5, 0.5])
-
-
 def test_levels_that_lead_nowhere_cost_a_notice_only(flux, reports):
     calibration_file.write("dit", replace(
         saved(), model=calibration_file.fingerprint(flux.model), signals=(0.0,) * (STEPS + 1)))

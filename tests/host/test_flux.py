@@ -498,7 +498,11 @@ def test_a_compiled_model_is_forecast_at_its_output(flux, site, ours_first, capl
 
 
 def test_blocks_that_another_pack_keeps_running_are_said(flux, caplog, reports, monkeypatch):
-    """A replaced forward that ignores block replacements: the picture is the full run's, but nothing is saved."""
+    """A replaced forward that ignores block replacements: the picture is the full run's, but nothing is saved.
+
+    So nothing may stand in for what its blocks take.
+    """
+    monkeypatch.setattr(sites.embedders, "_empty", lambda like: torch.full(like.shape, torch.nan, dtype=like.dtype))
     network = flux.model.diffusion_model
     original = network.forward_orig
 
@@ -558,3 +562,15 @@ def test_other_block_replacements_work_on_full_steps_and_are_kept(flux):
     assert len(calls) == 6
     assert distance(result, plain) < 0.5
     assert patched.model_options["transformer_options"]["patches_replace"]["dit"].keys() == {("double_block", 1)}
+
+
+@pytest.mark.parametrize("site", ["hidden", "module"])
+def test_embedders_that_only_blocks_need_run_until_blocks_are_seen_to_rest(flux, site):
+    ran = []
+    handle = flux.model.diffusion_model.pe_embedder.register_forward_hook(
+        lambda module, *_: ran.append("forward" not in vars(module)))
+    try:
+        sample(accelerated(flux, site=site))
+    finally:
+        handle.remove()
+    assert ran == [True, True, True, True, False, True, False, False, True, False, False, True]
