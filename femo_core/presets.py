@@ -52,3 +52,7 @@ MEASURED: dict[str, Preset] = {
     "FLUX": Preset(FeMo(2, beta=0.1, momentum_start="feature"), warmup_steps=3, cooldown_steps=1),
     "DiT": Preset(FeMo(1, beta=0.1, momentum_start="feature"), warmup_steps=2, cooldown_steps=1),
 }
+
+# With full steps that a calibration chose: best or next to it on both small models, and nearly the same for all of
+# 14 to 7 full steps (benchmarks/results/calibration.md).
+CALIBRATED = Preset(FeMo(1, beta=-0.3), warmup_steps=3, cooldown_steps=1)

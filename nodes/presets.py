@@ -6,10 +6,11 @@ from dataclasses import asdict
 
 from ..femo_core import FeMo, TaylorSeer
 from ..femo_core.predictor import AbstractPredictor
-from ..femo_core.presets import MEASURED, PAPERS, Preset
+from ..femo_core.presets import CALIBRATED, MEASURED, PAPERS, Preset
 
 LEVELS = {"quality": 4, "balanced": 6, "fast": 8}  # intervals, measured at 50 steps
 FEWER_STEPS = 3  # interval at 20 to 28 steps
+BUDGETS = {"quality": 14, "balanced": 10, "fast": 8}  # full steps of 50 that a calibration chooses
 
 
 def _values(preset: Preset, site: str) -> dict[str, object]:
@@ -28,10 +29,17 @@ def _measured(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:
     return found
 
 
+def _calibrated() -> dict[str, dict[str, object]]:
+    """The interval serves where the calibration doesn't."""
+    return {f"with a calibration: {level}, 50 steps": {
+        "interval": LEVELS[level], "budget": budget, **_values(CALIBRATED, "hidden")}
+        for level, budget in BUDGETS.items()}
+
+
 def _papers(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:
     return {f"papers: {name}": _values(preset, "module") for name, preset in PAPERS.items()
             if isinstance(preset.predictor, kind)}
 
 
-FEMO = _measured(FeMo) | _papers(FeMo)
+FEMO = _measured(FeMo) | _calibrated() | _papers(FeMo)
 TAYLORSEER = _measured(TaylorSeer) | _papers(TaylorSeer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from femo_core import FeMo, Schedule, TaylorSeer
-from femo_core.presets import MEASURED, PAPERS
+from femo_core.presets import CALIBRATED, MEASURED, PAPERS
 
 
 def test_flux():
@@ -41,3 +41,7 @@ def test_what_was_measured():
         preset = MEASURED[family]
         assert preset.predictor == FeMo(order, beta=0.1, momentum_start="feature")
         assert preset.schedule(6).full_steps(50) == Schedule(6, warmup, 1).full_steps(50)
+
+
+def test_what_goes_with_a_calibration():
+    assert CALIBRATED.predictor == FeMo(1, beta=-0.3)
