@@ -78,16 +78,19 @@ def room_for(rows: int, stack: Tensor | None, feature: Tensor, reuse: bool) -> T
 
 def add_gated(state: Tensor, gate: Tensor, weights: Sequence[Weight], stack: Tensor,
               out: Tensor | None = None) -> Tensor:
-    """state + gate · Σ weight · tensor, fresh or as `out`: state (B, T, D), gate (B or 1, 1, D), stack (K, B, T, D)."""
+    """state + gate · Σ weight · tensor, fresh or as `out`: state (B, T, D), gate (B or 1, 1, D), stack (K, B, T, D).
+
+    The forecast may be rounded before it is gated, as `combine` would, or not.
+    """
     state, gate = state.detach(), gate.detach()
     out = empty_for_sum(state, gate, stack) if out is None else out
     if gate.shape[-2:] == (1, state.shape[-1]) and gate.stride(-1) == 1 and (fused := _fused(state, stack, out)):
         return fused.add_gated(state, gate, weights, stack, out)
     gates = gate.expand_as(state)
     for part in _parts(out):
-        total = torch.empty(out[part].shape, dtype=accumulation_dtype(stack.dtype), device=out.device)
-        _sum_into(total, weights, [tensor[part] for tensor in stack])
-        torch.addcmul(state[part], gates[part], total, out=out[part])
+        forecast = torch.empty(out[part].shape, dtype=stack.dtype, device=out.device)
+        _sum_into(forecast, weights, [tensor[part] for tensor in stack])
+        torch.addcmul(state[part], gates[part], forecast, out=out[part])
     return out
 
 

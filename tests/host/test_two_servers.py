@@ -19,13 +19,17 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """Two, of which the second has links to the first one's models and output in its base folder."""
+    """Two, of which the second has links to the first one's models, output and calibrations in its base folder."""
     first, second = (tmp_path_factory.mktemp("comfy") / "base" for _ in range(2))
     with ExitStack() as stack:
         clients = [stack.enter_context(comfy_server(HOST, first, "femo", server_environment(HOST)))]
         (first / "output").mkdir(exist_ok=True)
         second.mkdir()
         (second / "output").symlink_to(first / "output", target_is_directory=True)
+        calibrations = "user/default/femo_calibrations"
+        (first / calibrations).mkdir(parents=True, exist_ok=True)
+        (second / calibrations).parent.mkdir(parents=True)
+        (second / calibrations).symlink_to(first / calibrations, target_is_directory=True)
         clients.append(stack.enter_context(comfy_server(
             HOST, second, "femo", server_environment(HOST), models=first / "models")))
         yield clients, first / "output"
@@ -64,3 +68,28 @@ def test_they_give_what_one_gives_and_tear_no_file(servers):
     reports = [json.loads(path.read_text()) for path in sorted((output / "shared").iterdir())]
     assert len(reports) == 2 * RUNS + 1
     assert {len(report["full_steps"]) + len(report["predicted_steps"]) for report in reports} == {STEPS}
+
+
+def test_they_share_calibrations(servers):
+    """Both save under one name at the same time, and go by it afterwards."""
+    clients, _ = servers
+
+    def calibrate(server: int) -> None:
+        for seed in range(RUNS):
+            prompt = prompt_of(server, seed)
+            prompt["2"] = {"class_type": "FeMoCalibrate", "inputs": {
+                "model": prompt["2"]["inputs"]["model"], "enabled": True, "name": "shared", "average": True}}
+            del prompt["30"]
+            clients[server].run(prompt)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(calibrate, range(2)))
+    reports = []
+    for server in range(2):
+        prompt = prompt_of(server, RUNS + 1)
+        prompt["2"]["inputs"].update(gamma=0.0, calibration="shared", budget=5)
+        reports.append(clients[server].report(clients[server].run(prompt)))
+    assert reports[0]["full_steps"] == reports[1]["full_steps"]
+    assert len(reports[0]["full_steps"]) == 5
+    assert [report["settings"]["calibration"] for report in reports] == ["shared", "shared"]
+    assert [report["warnings"] for report in reports] == [[], []]
