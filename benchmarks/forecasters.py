@@ -47,9 +47,11 @@ class AbstractHistory(AbstractPredictor):
     def init(self) -> PredictorState:
         return HistoryState()
 
-    def _prepare(self, state: PredictorState, feature: Tensor, step: float) -> PredictorState:
+    def update(self, state: PredictorState, feature: Tensor, step: float, norms: Tensor | None = None,
+               reuse: bool = False) -> PredictorState:
         assert isinstance(state, HistoryState)
-        return replace(state, steps=(step, *state.steps)[: self.kept])
+        steps = state.steps if step == state.step else (step, *state.steps)[: self.kept]
+        return replace(super().update(state, feature, step, norms, reuse), steps=steps)
 
     def _rows(self, state: PredictorState, step: float) -> list[Row]:
         """The new feature is put before the others."""
