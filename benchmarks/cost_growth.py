@@ -11,16 +11,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from tables import markdown
+from tables import RESULTS, markdown
 
 from femo_core import FeMo
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH, REPEATS = 1024, 15
 TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 BATCHES = (1, 2, 4, 8)

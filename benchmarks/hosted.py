@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from comfy_server import loads_small_fluxes
-from subjects import Job, Subject, TinyDiT, TinyFlux, normal
+from subjects import Job, Subject, TinyDiT, TinyFlux, normal, runs_of
 from tiny_dit import CHECKPOINT, classes_of
 from tiny_flux import CHECKPOINTS, encode_prompts, from_latent
 from torch import Tensor
@@ -76,21 +76,16 @@ class Hosted:
 
     def run(self, model: Any, job: Job, steps: int, sampler: str) -> tuple[Tensor, int, float]:
         """Pixels, network runs (with guidance, of both streams together), seconds."""
-        ran: list[int] = []
         network = model.model.diffusion_model
         block = next(child for name, child in network.named_modules() if name.endswith("blocks.0"))
-        handle = block.register_forward_pre_hook(lambda *_: ran.append(1))
         noise = normal(job, self.subject.shape)
         positive, negative, guidance = self._conditioning(job)
-        try:
-            with torch.inference_mode():
-                started = time.perf_counter()
-                result = self.comfy.sample.sample(
-                    model, noise, steps, guidance, sampler, self.scheduler, positive, negative,
-                    torch.zeros_like(noise), disable_pbar=True, seed=0)
-                seconds = time.perf_counter() - started
-        finally:
-            handle.remove()
+        with runs_of(block) as ran, torch.inference_mode():
+            started = time.perf_counter()
+            result = self.comfy.sample.sample(
+                model, noise, steps, guidance, sampler, self.scheduler, positive, negative, torch.zeros_like(noise),
+                disable_pbar=True, seed=0)
+            seconds = time.perf_counter() - started
         if isinstance(self.subject, TinyFlux):
             result = from_latent(result)
         return self.subject.pixels(result), len(ran), seconds

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from flux_model import Flux
 from solvers import euler
-from subjects import Job, TinyFlux
+from subjects import Job, TinyFlux, runs_of
 from tiny_flux import encode_prompts
 from torch import Tensor
 from torch.nn import functional as F
@@ -110,17 +110,12 @@ class DiffusersFlux(TinyFlux):
 
     def run(self, job: Job, steps: int) -> tuple[Tensor, int, float]:
         """Pixels, steps at which the blocks ran, seconds."""
-        levels, ran = self.levels(steps), []
-        last = self.transformer.single_transformer_blocks[-1].attn.to_q
-        handle = last.register_forward_hook(lambda *_: ran.append(1))
-        try:
-            with torch.inference_mode():
-                started = time.perf_counter()
-                x = euler(lambda i, x: self.velocity(job, x, levels[i].time), self.start(job, levels[0]),
-                          [*(level.sigma for level in levels), 0.0])
-                seconds = time.perf_counter() - started
-        finally:
-            handle.remove()
+        levels = self.levels(steps)
+        with runs_of(self.transformer.single_transformer_blocks[-1].attn.to_q) as ran, torch.inference_mode():
+            started = time.perf_counter()
+            x = euler(lambda i, x: self.velocity(job, x, levels[i].time), self.start(job, levels[0]),
+                      [*(level.sigma for level in levels), 0.0])
+            seconds = time.perf_counter() - started
         return self.pixels(x), len(ran), seconds
 
 

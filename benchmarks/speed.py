@@ -11,7 +11,6 @@ import argparse
 import csv
 import gc
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -22,18 +21,15 @@ import matplotlib.pyplot as plt
 import torch
 from comfy_server import loads_small_fluxes
 from flux_model import FluxConfig
+from hosted import hosts
 from memory_meter import MemoryMeter
 from speed_engines import Cache, Engine, InComfyUI, InDiffusers, RandomFlux, Size, Standalone, Steps
-from tables import markdown
+from tables import RESULTS, markdown
 from tqdm import tqdm
 
 from femo_core import FeMo, Schedule, TaylorSeer
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "host"))
-import hosts
-
-RESULTS = Path(__file__).parent / "results"
-STEPS, WARMUP = 50, 3
+STEPS = 50
 PLAIN_STEPS = 7  # without a cache, before and after each run with one
 METERED_STEPS, METERED_INTERVAL = 8, 4  # where memory is measured
 INTERVALS = (8, 6, 4)
@@ -88,7 +84,7 @@ class Row:
 
 
 def schedule_of(interval: int) -> Schedule:
-    return Schedule(interval, WARMUP)
+    return Schedule(interval, RandomFlux.warmup)
 
 
 def ours(methods: tuple[str, ...], intervals: tuple[int, ...]) -> Iterator[Trial]:
@@ -106,8 +102,8 @@ def in_diffusers(engine: InDiffusers) -> Iterator[Trial]:
     for order in (1, 2):
         for mode, site in (("standard", "module"), ("lite", "output")):
             yield Trial(f"diffusers TaylorSeer ({mode})", site, 8, order, partial(
-                diffusers_cache, engine, cache_interval=8, disable_cache_before_step=WARMUP, max_order=order,
-                use_lite_mode=mode == "lite"))
+                diffusers_cache, engine, cache_interval=8, disable_cache_before_step=RandomFlux.warmup,
+                max_order=order, use_lite_mode=mode == "lite"))
         full = schedule_of(8).full_steps(STEPS)
         yield Trial("cache-dit DBCache+TaylorSeer", "hidden", 8, order, partial(
             cache_dit_cache, engine, full, STEPS, order))
@@ -133,7 +129,7 @@ class Bench:
         steps, before = self.engine.run(STEPS if trial.interval != 1 else 2 * PLAIN_STEPS, trial.cache), self.plain
         self.plain = self.engine.run(PLAIN_STEPS).of(True)
         full = statistics.median(before + self.plain)
-        recording, predicted = _median(steps.of(True)), _median(steps.of(False))
+        recording, predicted = (statistics.median(steps.of(ran) or [0.0]) for ran in (True, False))
         latency = len(steps.seconds) * full / (sum(steps.seconds[1:]) + recording)  # the first one's set-up left out
         flops = len(steps.ran) / sum(steps.ran)
         kind = (trial.method, trial.order, trial.site)
@@ -144,10 +140,6 @@ class Bench:
             self.size.name, self.device, self.engine.name, trial.method, trial.site, trial.interval, trial.order,
             self.size.batch, self.size.tokens, full * 1e3, recording * 1e3, predicted * 1e3, latency, flops,
             latency / flops, (peak - self.plain_peak) / 1e6, theory / 1e6)
-
-
-def _median(seconds: list[float]) -> float:
-    return statistics.median(seconds) if seconds else 0.0
 
 
 def peak_of(engine: Engine, trial: Trial | None) -> tuple[float, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from forecasting import sample
 from hosted import Hosted
 from pack.families.flux import FAMILY
 from solvers import euler
-from subjects import Job, Level, Options, Subject
+from subjects import Job, Level, Options, Subject, runs_of
 from tiny_flux import shifted_sigmas
-from torch import Tensor, nn
+from torch import Tensor
 
 from femo_core import Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
@@ -90,16 +90,6 @@ class RandomFlux(Subject):
     def pixels(self, result: Tensor) -> Tensor:
         return result
 
-    @contextmanager
-    def block_runs(self, network: nn.Module, block: str) -> Iterator[list[int]]:
-        """One entry for each time that this block runs while it is open."""
-        runs: list[int] = []
-        handle = network.get_submodule(block).register_forward_hook(lambda *_: runs.append(1))
-        try:
-            yield runs
-        finally:
-            handle.remove()
-
 
 class StepTimer:
     """`step` at the end of each; what a GPU has been given to do is waited for."""
@@ -149,7 +139,7 @@ class Standalone(Engine):
 
     def run(self, steps: int, cache: Cache | None = None) -> Steps:
         cache = cache or Cache(TaylorSeer(0), Schedule(1), "hidden")
-        with self.flux.block_runs(self.flux.model, "single_blocks.0.linear1") as runs:
+        with runs_of(self.flux.model.single_blocks[0].linear1) as runs:
             timer = StepTimer(self.flux.device, runs)
             _, report = sample(self.flux, Job(("",)), steps, cache.predictor, cache.schedule, site=cache.site,
                                on_step=lambda _: timer.step())
@@ -171,7 +161,7 @@ class InDiffusers(Engine):
 
         flux, levels, guidance = self.flux, self.flux.levels(steps), self.flux.context.new_full((1,), 2.5)
         guidance = guidance.expand(flux.size.batch)
-        last = f"single_transformer_blocks.{len(self.transformer.single_transformer_blocks) - 1}.attn.to_q"
+        last = self.transformer.single_transformer_blocks[-1].attn.to_q
 
         def velocity(step: int, x: Tensor) -> Tensor:
             times = x.new_full((len(x),), levels[step].time)
@@ -179,7 +169,7 @@ class InDiffusers(Engine):
             timer.step()
             return v
 
-        with (cache or nullcontext)(), flux.block_runs(self.transformer, last) as runs, torch.inference_mode():
+        with (cache or nullcontext)(), runs_of(last) as runs, torch.inference_mode():
             timer = StepTimer(flux.device, runs)
             euler(velocity, flux.start(Job(("",)), levels[0]), [*(level.sigma for level in levels), 0.0])
         return Steps(tuple(timer.seconds), tuple(timer.ran))
@@ -210,7 +200,7 @@ class InComfyUI(Engine, Hosted):
         conditioning = [[flux.context[:1].float().cpu(), {
             "pooled_output": torch.zeros(1, flux.size.config.pooled_dim), "guidance": 2.5}]]
         noise = flux.start(Job(("",)), flux.levels(1)[0]).float().cpu()
-        with flux.block_runs(model.model.diffusion_model, "single_blocks.0.linear1") as runs, torch.inference_mode():
+        with runs_of(model.model.diffusion_model.single_blocks[0].linear1) as runs, torch.inference_mode():
             timer = StepTimer(flux.device, runs)
             self.comfy.sample.sample(
                 model, noise, steps, 1.0, "euler", self.scheduler, conditioning, conditioning, torch.zeros_like(noise),

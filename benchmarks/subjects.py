@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import tiny_flux
 import torch
 from pack.families.dit import FAMILY as DIT_FAMILY
 from pack.families.flux import FAMILY as FLUX_FAMILY
+from pack.sites.base import hooked
 from torch import Tensor, nn
 
 Options = dict[str, Any]
@@ -133,6 +136,14 @@ class TinyDiT(Subject):
 
     def drawing(self, pixels: Tensor) -> Tensor:
         return tiny_dit.half_size(pixels)
+
+
+@contextmanager
+def runs_of(module: nn.Module) -> Iterator[list[int]]:
+    """One entry for each time that the module runs while it is open."""
+    runs: list[int] = []
+    with hooked(module.register_forward_hook(lambda *_: runs.append(1))):
+        yield runs
 
 
 def normal(job: Job, shape: tuple[int, ...]) -> Tensor:

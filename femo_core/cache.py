@@ -36,10 +36,9 @@ class FeatureCache:
 
     def compared_norms(self, stream: Hashable, site: Hashable, feature: Tensor, step: float) -> Tensor | None:
         """The predictor's, where recording this feature goes by them."""
-        state = self._states.get((stream, site))
-        if state is None or state.step == step:
+        if (stream, site) not in self or self._stored(stream, site).step == step:
             return None
-        return self.predictor.compared_norms(state.to(feature.device), feature, step)
+        return self.predictor.compared_norms(self._state(stream, site), feature, step)
 
     def record(self, stream: Hashable, site: Hashable, feature: Tensor, step: float,
                norms: Tensor | None = None) -> PredictorState:

@@ -82,7 +82,7 @@ class AbstractPredictor(ABC):
         Raises StateError if shape, dtype or device differ from the recorded ones.
         """
         step = _coordinate(step)
-        check_feature(state, feature)
+        _check_feature(state, feature)
         if state.updates and step == state.step:
             rows = _replacement_rows(state.gains)
         else:
@@ -111,7 +111,7 @@ class AbstractPredictor(ABC):
 
         Raises StateError as `update` and `predict` do.
         """
-        check_feature(state, feature)
+        _check_feature(state, feature)
         return kernels.compare(*self._forecast(state, step), feature)
 
     def _forecast(self, state: PredictorState, step: float) -> tuple[list[Weight], Tensor]:
@@ -186,7 +186,7 @@ def _coordinate(step: float) -> float:
     return float(step)
 
 
-def check_feature(state: PredictorState, feature: Tensor) -> None:
+def _check_feature(state: PredictorState, feature: Tensor) -> None:
     if not feature.is_floating_point() or feature.ndim == 0:
         got = f"{feature.dtype} {tuple(feature.shape)}"
         raise StateError(f"feature must be a floating-point tensor (B, ...); got {got}")

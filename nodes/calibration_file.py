@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from ..femo_core import lasting_step_lengths
 from ..femo_core.errors import check_integer
+from .files import write_whole
 
 VERSION = 1  # of the files
 NONE = "none"  # what a cache node has where no calibration is chosen
@@ -149,16 +148,8 @@ def read(name: str) -> SavedCalibration:
 
 
 def write(name: str, saved: SavedCalibration) -> None:
-    """At once, so that a server that reads the file meanwhile finds the old one or the new one; the last writer wins.
-
-    Raises ValueError for a bad name, OSError where it can't be written.
-    """
+    """Raises ValueError for a bad name, OSError where it can't be written."""
     path = path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"version": VERSION, "steps": saved.steps, **asdict(saved)}
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, allow_nan=False))

@@ -14,6 +14,7 @@ from ..femo_core import RunReport
 from . import inputs
 from .attach import last_report
 from .chart import chart
+from .files import write_whole
 
 
 class FeMoReport(io.ComfyNode):
@@ -67,9 +68,8 @@ def write_new(folder: Path, name: str, number: int, content: str) -> Path:
             break
         except FileExistsError:
             number += 1
-    part = path.with_suffix(".part")
-    part.write_text(content, encoding="utf-8")
-    return part.replace(path)
+    write_whole(path, content)
+    return path
 
 
 def lines_of(report: RunReport) -> list[str]:
