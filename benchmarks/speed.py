@@ -1,7 +1,8 @@
 """How much of what forecasting saves in FLOPs it saves in time: `make bench-speed`.
 
 A Flux of random weights, 50 Euler steps, with one cache after another: ours at each site, without ComfyUI and in it,
-and the caches of others on the same weights and schedule. All in one run; only ratios within it mean anything. Writes
+and the caches of others on the same weights and schedule. All in one run; only ratios within it mean anything: after
+each full step the network runs once without a cache, and steps are measured by that. Medians. Writes
 results/latency_<device>.csv, speed_<device>.md and speed_<device>.png.
 """
 
@@ -30,7 +31,7 @@ from tqdm import tqdm
 from femo_core import FeMo, Schedule, TaylorSeer
 
 STEPS = 50
-PLAIN_STEPS = 7  # without a cache, before and after each run with one
+ALL_FULL_STEPS = 14  # at interval 1
 METERED_STEPS, METERED_INTERVAL = 8, 4  # where memory is measured
 INTERVALS = (8, 6, 4)
 SITES = ("hidden", "output", "module")
@@ -116,30 +117,28 @@ def in_comfyui() -> Iterator[Trial]:
 
 
 class Bench:
-    """One engine's trials, one after the other; steps without a cache are run in between."""
+    """One engine's trials, one after the other."""
 
     def __init__(self, engine: Engine, size: Size, device: str):
         self.engine, self.size, self.device = engine, size, device
         engine.run(2)  # warms up
         self.plain_peak, _ = peak_of(engine, None)
-        self.plain = engine.run(PLAIN_STEPS).of(True)
         self.peaks: dict[tuple[str, int, str], tuple[float, int]] = {}  # the interval does not matter to them
 
     def measure(self, trial: Trial) -> Row:
-        steps, before = self.engine.run(STEPS if trial.interval != 1 else 2 * PLAIN_STEPS, trial.cache), self.plain
-        self.plain = self.engine.run(PLAIN_STEPS).of(True)
-        full = statistics.median(before + self.plain)
-        recording, predicted = (statistics.median(steps.of(ran) or [0.0]) for ran in (True, False))
-        latency = len(steps.seconds) * full / (sum(steps.seconds[1:]) + recording)  # the first one's set-up left out
-        flops = len(steps.ran) / sum(steps.ran)
+        steps = self.engine.run(ALL_FULL_STEPS if trial.interval == 1 else STEPS, trial.cache, beside_plain=True)
+        full = statistics.median(steps.plain)
+        recording, predicted = (statistics.median(steps.relative(ran) or [0.0]) for ran in (True, False))
+        count, ran = len(steps.ran), sum(steps.ran)
+        latency, flops = count / (ran * recording + (count - ran) * predicted), count / ran
         kind = (trial.method, trial.order, trial.site)
         if kind not in self.peaks:
             self.peaks[kind] = peak_of(self.engine, trial)
         peak, theory = self.peaks[kind]
         return Row(
             self.size.name, self.device, self.engine.name, trial.method, trial.site, trial.interval, trial.order,
-            self.size.batch, self.size.tokens, full * 1e3, recording * 1e3, predicted * 1e3, latency, flops,
-            latency / flops, (peak - self.plain_peak) / 1e6, theory / 1e6)
+            self.size.batch, self.size.tokens, full * 1e3, recording * full * 1e3, predicted * full * 1e3, latency,
+            flops, latency / flops, (peak - self.plain_peak) / 1e6, theory / 1e6)
 
 
 def peak_of(engine: Engine, trial: Trial | None) -> tuple[float, int]:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,20 @@ class Size:
 
 @dataclass(frozen=True)
 class Steps:
-    """Of one run: how long each took, and whether the blocks ran."""
+    """Of one run: how long each took, whether the blocks ran, and how long a step without a cache took beside it."""
 
     seconds: tuple[float, ...]
     ran: tuple[bool, ...]
+    plain: tuple[float, ...] = ()  # empty where none was run
     cache_bytes: int = 0  # that the cache says it held; 0: it does not say
 
-    def of(self, ran: bool) -> list[float]:
-        """The first step apart, which records nothing and on which there is much to set up."""
-        return [seconds for seconds, did in zip(self.seconds[1:], self.ran[1:], strict=True) if did == ran]
+    def relative(self, ran: bool) -> list[float]:
+        """To the step without a cache that was run beside each, so that a machine that slows down slows both.
+
+        The first step is left out: it records nothing, and there is much to set up.
+        """
+        steps = zip(self.seconds[1:], self.plain[1:], self.ran[1:], strict=True)
+        return [seconds / plain for seconds, plain, did in steps if did == ran]
 
 
 class RandomFlux(Subject):
@@ -90,14 +96,21 @@ class RandomFlux(Subject):
     def pixels(self, result: Tensor) -> Tensor:
         return result
 
+    def image(self, pixels: Tensor) -> Tensor:
+        return pixels
+
 
 class StepTimer:
-    """`step` at the end of each; what a GPU has been given to do is waited for."""
+    """`step` at the end of each; what a GPU has been given to do is waited for.
 
-    def __init__(self, device: torch.device, runs: list[int]):
-        self.device, self.runs = device, runs
-        self.seconds: list[float] = []
-        self.ran: list[bool] = []
+    plain: runs the network once without a cache. It is timed after each step at which the blocks ran.
+    """
+
+    def __init__(self, device: torch.device, runs: list[int], plain: Callable[[], object] | None = None):
+        self.device, self.runs, self.plain = device, runs, plain
+        self._seconds: list[float] = []
+        self._ran: list[bool] = []
+        self._plain: list[float] = []
         self._at, self._runs = self._now(), 0
 
     def _now(self) -> float:
@@ -107,9 +120,17 @@ class StepTimer:
 
     def step(self) -> None:
         now = self._now()
-        self.seconds.append(now - self._at)
-        self.ran.append(len(self.runs) > self._runs)
-        self._at, self._runs = now, len(self.runs)
+        self._seconds.append(now - self._at)
+        self._ran.append(len(self.runs) > self._runs)
+        if self.plain and self._ran[-1]:
+            self.plain()
+            self._plain.append(self._now() - now)
+        elif self.plain:
+            self._plain.append(self._plain[-1])
+        self._at, self._runs = self._now(), len(self.runs)
+
+    def steps(self, cache_bytes: int = 0) -> Steps:
+        return Steps(tuple(self._seconds), tuple(self._ran), tuple(self._plain), cache_bytes)
 
 
 @dataclass(frozen=True)
@@ -125,8 +146,8 @@ class Engine(ABC):
     name: str
 
     @abstractmethod
-    def run(self, steps: int, cache: Any = None) -> Steps:
-        """A run with a cache of this engine's, or without."""
+    def run(self, steps: int, cache: Any = None, beside_plain: bool = False) -> Steps:
+        """A run with a cache of this engine's, or without. beside_plain: with steps without one in between, timed."""
 
 
 class Standalone(Engine):
@@ -137,13 +158,16 @@ class Standalone(Engine):
     def __init__(self, flux: RandomFlux):
         self.flux = flux
 
-    def run(self, steps: int, cache: Cache | None = None) -> Steps:
+    def run(self, steps: int, cache: Cache | None = None, beside_plain: bool = False) -> Steps:
         cache = cache or Cache(TaylorSeer(0), Schedule(1), "hidden")
-        with runs_of(self.flux.model.single_blocks[0].linear1) as runs:
-            timer = StepTimer(self.flux.device, runs)
-            _, report = sample(self.flux, Job(("",)), steps, cache.predictor, cache.schedule, site=cache.site,
+        flux, job = self.flux, Job(("",))
+        level = flux.levels(1)[0]
+        plain = partial(flux.derivative, job, flux.start(job, level), level, {}) if beside_plain else None
+        with runs_of(flux.model.single_blocks[0].linear1) as runs:
+            timer = StepTimer(flux.device, runs, plain)
+            _, report = sample(flux, job, steps, cache.predictor, cache.schedule, site=cache.site,
                                on_step=lambda _: timer.step())
-        return Steps(tuple(timer.seconds), tuple(timer.ran), report.cache_bytes)
+        return timer.steps(report.cache_bytes)
 
 
 class InDiffusers(Engine):
@@ -154,25 +178,31 @@ class InDiffusers(Engine):
     def __init__(self, flux: RandomFlux):
         from rivals import in_diffusers
 
-        self.flux, self.transformer = flux, in_diffusers(flux.model)
+        self.flux = flux
+        self.transformer, self.uncached = in_diffusers(flux.model), in_diffusers(flux.model)
 
-    def run(self, steps: int, cache: Callable[[], AbstractContextManager[None]] | None = None) -> Steps:
-        from rivals import diffusers_velocity
-
-        flux, levels, guidance = self.flux, self.flux.levels(steps), self.flux.context.new_full((1,), 2.5)
-        guidance = guidance.expand(flux.size.batch)
-        last = self.transformer.single_transformer_blocks[-1].attn.to_q
+    def run(self, steps: int, cache: Callable[[], AbstractContextManager[None]] | None = None,
+            beside_plain: bool = False) -> Steps:
+        flux, levels = self.flux, self.flux.levels(steps)
+        start = flux.start(Job(("",)), levels[0])
 
         def velocity(step: int, x: Tensor) -> Tensor:
-            times = x.new_full((len(x),), levels[step].time)
-            v = diffusers_velocity(self.transformer, x, times, flux.context, guidance)
+            v = self._velocity(self.transformer, x, levels[step])
             timer.step()
             return v
 
+        last = self.transformer.single_transformer_blocks[-1].attn.to_q
+        plain = partial(self._velocity, self.uncached, start, levels[0]) if beside_plain else None
         with (cache or nullcontext)(), runs_of(last) as runs, torch.inference_mode():
-            timer = StepTimer(flux.device, runs)
-            euler(velocity, flux.start(Job(("",)), levels[0]), [*(level.sigma for level in levels), 0.0])
-        return Steps(tuple(timer.seconds), tuple(timer.ran))
+            timer = StepTimer(flux.device, runs, plain)
+            euler(velocity, start, [*(level.sigma for level in levels), 0.0])
+        return timer.steps()
+
+    def _velocity(self, transformer: Any, x: Tensor, level: Level) -> Tensor:
+        from rivals import diffusers_velocity
+
+        guidance = self.flux.context.new_full((self.flux.size.batch,), 2.5)
+        return diffusers_velocity(transformer, x, x.new_full((len(x),), level.time), self.flux.context, guidance)
 
 
 class InComfyUI(Engine, Hosted):
@@ -190,20 +220,33 @@ class InComfyUI(Engine, Hosted):
         flux: Any = self.subject
         return comfy.sd.load_diffusion_model_state_dict(flux.model.state_dict(), model_options={"dtype": flux.dtype})
 
-    def run(self, steps: int, cache: Cache | tuple[str, float] | None = None) -> Steps:
+    def run(self, steps: int, cache: Cache | tuple[str, float] | None = None, beside_plain: bool = False) -> Steps:
+        from comfy.patcher_extension import WrappersMP
+
         flux: Any = self.subject
-        model = self.model
+        model = self.model.clone()
         if isinstance(cache, Cache):
             model = self.cached(cache.predictor, cache.schedule, cache.site)
         elif cache:
             model = self.rival(*cache)
+        asked: list[Any] = []  # the guider, and what it was asked for last
+
+        def watch(executor: Any, x: Tensor, timestep: Tensor, *rest: Any) -> Tensor:
+            asked[:] = executor.class_obj, x, timestep
+            return executor(x, timestep, *rest)
+
+        def plain() -> Tensor:
+            guider, x, timestep = asked
+            return guider.predict_noise(x, timestep, self.model.model_options)
+
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "watch", watch)
         conditioning = [[flux.context[:1].float().cpu(), {
             "pooled_output": torch.zeros(1, flux.size.config.pooled_dim), "guidance": 2.5}]]
         noise = flux.start(Job(("",)), flux.levels(1)[0]).float().cpu()
         with runs_of(model.model.diffusion_model.single_blocks[0].linear1) as runs, torch.inference_mode():
-            timer = StepTimer(flux.device, runs)
+            timer = StepTimer(flux.device, runs, plain if beside_plain else None)
             self.comfy.sample.sample(
                 model, noise, steps, 1.0, "euler", self.scheduler, conditioning, conditioning, torch.zeros_like(noise),
                 disable_pbar=True, seed=0, callback=lambda *_: timer.step())
         report = self.last_report(model) if isinstance(cache, Cache) else None
-        return Steps(tuple(timer.seconds), tuple(timer.ran), report.cache_bytes if report else 0)
+        return timer.steps(report.cache_bytes if report else 0)
