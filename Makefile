@@ -31,10 +31,11 @@ bench-samplers: .venv/bench host
 	$(PY) benchmarks/samplers.py
 
 # Schedules calibrated from one full run, against the papers' and those that are chosen as the run goes:
-# results/calibration_cost.md, calibration.md, error_control.md, forecasters.md.
-bench-calibration: .venv/bench
+# results/calibration_cost.md, calibration.md, calibration_transfer.md, error_control.md, forecasters.md.
+bench-calibration: .venv/bench host
 	$(PY) benchmarks/calibration_cost.py
 	$(PY) benchmarks/calibration.py
+	$(PY) benchmarks/calibration_transfer.py
 	$(PY) benchmarks/error_control.py
 	$(PY) benchmarks/compare_forecasters.py
 

@@ -1,7 +1,8 @@
 """What calibrated schedules are worth: `make bench-calibration` writes results/calibration.md.
 
 A schedule is calibrated on one batch of pictures and tried on other seeds and prompts: RMSE of pixels to the full run,
-48 pictures of 3 seeds, beside the best order of TaylorSeer on the papers' schedule with as many full steps.
+mean and standard error of 9 seeds, 144 pictures, beside the best order of TaylorSeer on the papers' schedule with as
+many full steps.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from forecasters import Spectrum, spectrum_steps
 from forecasting import sample
-from metrics import mean_and_error
-from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, Table, random_job
-from solvers import euler
+from hosted import Hosted, hosts
+from metrics import mean_and_error, over_seeds, rmse
+from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_job
+from solvers import Solver, euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
 from tables import markdown
 from torch import Tensor
@@ -38,7 +41,7 @@ from femo_core.presets import MEASURED
 from femo_core.schedule import AbstractSchedule
 
 SAMPLES = 16  # a seed
-MORE_SEEDS = (3, 4, 5, 6, 7, 8)
+ALL_SEEDS = (*SEEDS, 3, 4, 5, 6, 7, 8)
 BUDGETS = (14, 10, 8, 7)  # full steps of 50
 SERIES = tuple(TaylorSeer(order) for order in range(4))
 MOMENTUM = tuple(FeMo(1, beta=beta) for beta in (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2))
@@ -68,19 +71,19 @@ class Recording:
         return lasting_step_lengths(self.sigmas, self.signals)
 
 
-def record(subject: Subject, job: Job, steps: int = STEPS) -> Recording:
+def record(subject: Subject, job: Job, steps: int = STEPS, solver: Solver = euler) -> Recording:
     gram, levels = TrajectoryGram(), list[float]()
 
-    def solver(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    def watched(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Sequence[float]) -> Tensor:
         levels.extend(sigmas)
 
         def recorded(step: int, x: Tensor) -> Tensor:
             v = derivative(step, x)
             gram.record(step, v)
             return v
-        return euler(recorded, x, sigmas)
+        return solver(recorded, x, sigmas)
 
-    result, _ = sample(subject, job, steps, TaylorSeer(0), Schedule(1), solver=solver)
+    result, _ = sample(subject, job, steps, TaylorSeer(0), Schedule(1), solver=watched)
     gram.close()
     return Recording(subject.pixels(result), gram.matrix, levels, [subject.signal(sigma) for sigma in levels])
 
@@ -88,17 +91,18 @@ def record(subject: Subject, job: Job, steps: int = STEPS) -> Recording:
 class Trial:
     """Pictures of seeds and prompts that nothing was calibrated on, and how near a forecast comes to them."""
 
-    def __init__(self, subject: Subject, steps: int = STEPS, guidance: float = 2.5, job: Job | None = None):
-        self.subject, self.steps = subject, steps
+    def __init__(self, subject: Subject, steps: int = STEPS, guidance: float = 2.5, job: Job | None = None,
+                 solver: Solver = euler):
+        self.subject, self.steps, self.solver = subject, steps, solver
         self.job = dataclasses.replace(job or random_job(SEEDS, SAMPLES), guidance=guidance)
-        self.full = record(subject, self.job, steps).pixels
+        self.full = record(subject, self.job, steps, solver).pixels
         self._known: dict[tuple[AbstractPredictor, tuple[int, ...]], Tensor] = {}
 
     def squares(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> Tensor:
         """Of each picture (B,): the mean square of its pixels' distance to the full run's."""
         key = predictor, schedule.full_steps(self.steps)
         if key not in self._known:
-            result, _ = sample(self.subject, self.job, self.steps, predictor, schedule)
+            result, _ = sample(self.subject, self.job, self.steps, predictor, schedule, solver=self.solver)
             self._known[key] = (self.subject.pixels(result) - self.full).square().mean((1, 2, 3))
         return self._known[key]
 
@@ -145,38 +149,51 @@ def spectrum_schedule(budget: int) -> ExplicitSchedule:
     return ExplicitSchedule(min((steps for steps in schedules if len(steps) >= budget), key=len))
 
 
-def easycache(subject: Subject, budget: int) -> str:
-    """ComfyUI's EasyCache, as `make bench` measured it on these pictures: with the fewest runs that are enough."""
-    rows = Table(RESULTS / "paper_table.csv").rows.values()
-    own = [row for row in rows if row["model"] == subject.name and row["method"].startswith("ComfyUI EasyCache")
-           and int(row["full_steps"]) >= budget]
-    if not own:
-        return "–"
-    row = min(own, key=lambda row: int(row["full_steps"]))
-    return f"{float(row['rmse']):.4f} ({row['full_steps']} runs)"
+class EasyCache:
+    """ComfyUI's, where one is found, on a trial's pictures and free to skip any step."""
+
+    def __init__(self, trial: Trial, host: Path):
+        self.hosted, self.job = Hosted(trial.subject, host), trial.job
+        self.full, _, _ = self.hosted.run(self.hosted.model, self.job, STEPS, "euler")
+        self._known: dict[float, tuple[Tensor, int]] = {}
+
+    def cell(self, budget: int, best: float) -> str:
+        """With the highest threshold found that gives at least so many network runs."""
+        low, high = 0.02, 20.0
+        for _ in range(8):
+            middle = (low * high) ** 0.5
+            low, high = (middle, high) if self._run(middle)[1] >= budget else (low, middle)
+        pixels, runs = self._run(low)
+        error, _ = over_seeds(rmse, pixels, self.full, SAMPLES)
+        return f"{error:.4f} ({error / best:.2f})" + (f", {runs} runs" if runs > budget else "")
+
+    def _run(self, threshold: float) -> tuple[Tensor, int]:
+        if threshold not in self._known:
+            model = self.hosted.rival("EasyCache", threshold, whole_run=True)
+            pixels, runs, _ = self.hosted.run(model, self.job, STEPS, "euler")
+            self._known[threshold] = pixels, runs
+        return self._known[threshold]
 
 
 HEADS = (
     ("model", "full steps", "TaylorSeer, papers' schedule", "our default, interval", "Spectrum", "EasyCache",
      "TaylorSeer O=1, calibrated", "from one picture", "best of all, calibrated", "which", "steps"),
-    ("model", "full steps", "TaylorSeer, papers' schedule", "TaylorSeer O=1, calibrated", "best of all, calibrated",
-     "median picture: papers' schedule", "O=1, calibrated", "best of all"),
+    ("model", "full steps", "TaylorSeer, papers' schedule", "TaylorSeer O=1, calibrated", "from one picture",
+     "best of all, calibrated"),
     ("model", "full steps", "papers' schedule", "with a cool-down step", *COSTS),
     ("model", *COSTS),
-    ("model", "calibrated at 50 steps, guidance 2.5; run at", "full steps", "TaylorSeer, papers' schedule",
-     "calibrated", "calibrated for it"),
 )
 TEXT = f"""{__doc__.strip()}
 
 In brackets the ratio to TaylorSeer on the papers' schedule. Spectrum runs by its own schedule, its window growing just
-fast enough; EasyCache is ComfyUI's, with the threshold of results/paper_table.csv that gives the fewest runs that are
-enough. "Best of all" is of TaylorSeer O = 0 … 3 and FeMo, β −0.4 … 0.2, by the expected error.
+fast enough; EasyCache is ComfyUI's, free to skip any step, with the highest threshold that gives enough network runs.
+"Best of all" is of TaylorSeer O = 0 … 3 and FeMo, β −0.4 … 0.2, by the expected error.
 
 %s
 
-## On six more seeds
+## The median picture
 
-96 pictures. RMSE is mostly of the few pictures that turn into others; the median picture does not.
+RMSE is mostly of the few pictures that turn into others; the median picture does not.
 
 %s
 
@@ -190,54 +207,50 @@ of it lasts; errors of different gaps are squared apart, or, for the most part, 
 How well the expected error tells the real one, of all these schedules: correlation of their logarithms.
 
 %s
-
-## Where it is not what was calibrated for
-
-%s
 """
 
 
 def main() -> None:
-    tables = [list[list[str]]() for _ in HEADS]
+    tables, host = [list[list[str]]() for _ in HEADS], hosts.this_host()
+    if host is None:
+        print(hosts.MISSING)
     for subject in (TinyFlux(), TinyDiT()):
-        trial = Trial(subject)
+        trial = Trial(subject, job=random_job(ALL_SEEDS, SAMPLES))
+        easycache = EasyCache(trial, host) if host else None
         job = random_job(TUNING_SEEDS, SAMPLES, tuning=True)
-        more = Trial(subject, job=random_job(MORE_SEEDS, SAMPLES))
         recording, of_one = record(subject, job), record(subject, Job(job.prompts[:1], TUNING_SEEDS[0]))
         for budget in tqdm(BUDGETS, subject.name):
             plain, best = (calibrate(recording.gram, recording.lasting, budget, predictors)
                            for predictors in (SERIES[1:2], (*SERIES, *MOMENTUM)))
             one = calibrate(of_one.gram, of_one.lasting, budget, SERIES[1:2])
-            tables[0].append(_compared(trial, budget, (plain, one, best)))
-            tables[1].append(_on_more_seeds(trial, more, budget, (plain, best)))
+            tables[0].append(_compared(trial, easycache, budget, (plain, one, best)))
+            tables[1].append(_medians(trial, budget, (plain, one, best)))
             tables[2].append(_ablated(trial, recording, budget))
         tables[3].append([subject.name, *(f"{trial.correlation(recording, weights, together):.2f}"
                                           for weights, together in _costs(recording))])
-        tables[4].extend(_transferred(subject, recording))
     text = TEXT % tuple(markdown(head, body) for head, body in zip(HEADS, tables, strict=True))
     (RESULTS / "calibration.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def _compared(trial: Trial, budget: int, found: Sequence[Calibration]) -> list[str]:
+def _compared(trial: Trial, easycache: EasyCache | None, budget: int, found: Sequence[Calibration]) -> list[str]:
     subject, papers = trial.subject, papers_schedule(trial.subject, budget)
     best, order, spread = trial.best_of_papers(papers)
     default, own = Schedule(papers.interval, papers.warmup_steps, 1), spectrum_schedule(budget)
     more = f", {len(own.steps)} runs" if len(own.steps) > budget else ""
     return [subject.name, str(budget), f"{best:.4f} ± {spread:.4f} (O={order})",
             trial.cell(MEASURED[subject.preset].predictor, default, best), trial.cell(Spectrum(), own, best) + more,
-            easycache(subject, budget), *(trial.cell(one.predictor, one.schedule, best) for one in found),
+            easycache.cell(budget, best) if easycache else "–",
+            *(trial.cell(one.predictor, one.schedule, best) for one in found),
             _name(found[-1].predictor), " ".join(map(str, found[0].schedule.steps))]
 
 
-def _on_more_seeds(trial: Trial, more: Trial, budget: int, found: Sequence[Calibration]) -> list[str]:
+def _medians(trial: Trial, budget: int, found: Sequence[Calibration]) -> list[str]:
     papers = papers_schedule(trial.subject, budget)
     _, order, _ = trial.best_of_papers(papers)
     ways = [(SERIES[order], papers), *((one.predictor, one.schedule) for one in found)]
-    errors, medians = [more.error(*way) for way in ways], [more.median(*way) for way in ways]
-    return [trial.subject.name, str(budget),
-            *(f"{error:.4f} ± {spread:.4f} ({error / errors[0][0]:.2f})" for error, spread in errors),
-            *(f"{median:.4f} ({median / medians[0]:.2f})" for median in medians)]
+    medians = [trial.median(*way) for way in ways]
+    return [trial.subject.name, str(budget), *(f"{median:.4f} ({median / medians[0]:.2f})" for median in medians)]
 
 
 def _ablated(trial: Trial, recording: Recording, budget: int) -> list[str]:
@@ -252,21 +265,6 @@ def _ablated(trial: Trial, recording: Recording, budget: int) -> list[str]:
 def _costs(recording: Recording) -> list[tuple[list[float], float]]:
     """Step weights and gap_correlation of COSTS."""
     return [(recording.lasting if lasting else recording.lengths, together) for lasting, together in COSTS.values()]
-
-
-def _transferred(subject: Subject, recording: Recording) -> list[list[str]]:
-    """The schedule of 10 full steps at another guidance, and scaled to another number of steps."""
-    rows = []
-    for words, steps, guidance, budget in (("guidance 1", STEPS, 1.0, 10), ("guidance 4", STEPS, 4.0, 10),
-                                           ("28 steps", 28, 2.5, 8), ("100 steps", 100, 2.5, 10)):
-        trial = Trial(subject, steps, guidance)
-        best, _, _ = trial.best_of_papers(papers_schedule(subject, budget, steps))
-        other = dataclasses.replace(random_job(TUNING_SEEDS[:1], SAMPLES, tuning=True), guidance=guidance)
-        found = [calibrate(one.gram, one.lasting, budget, SERIES[1:2]).schedule for one in (
-            recording, record(subject, other, steps))]
-        rows.append([subject.name, words, str(len(found[0].full_steps(steps))), f"{best:.4f}",
-                     *(trial.cell(SERIES[1], schedule, best) for schedule in found)])
-    return rows
 
 
 def _name(predictor: AbstractPredictor) -> str:

@@ -59,8 +59,9 @@ class Hosted:
         """What our cache did in the last run."""
         return sys.modules[f"{PACK}.nodes.attach"].last_report(model)
 
-    def rival(self, name: str, threshold: float) -> Any:
-        """The model with ComfyUI's own EasyCache or LazyCache on it.
+    def rival(self, name: str, threshold: float, whole_run: bool = False) -> Any:
+        """The model with ComfyUI's own EasyCache or LazyCache on it, by default in that part of the run that they
+        choose by default.
 
         EasyCache changes what it is given in place, which in float32 is the sampler's own latent: it gets a copy, as
         it does in practice, where the network runs in half precision.
@@ -72,7 +73,8 @@ class Hosted:
         model.add_wrapper_with_key(
             WrappersMP.DIFFUSION_MODEL, "copy", lambda executor, x, *rest, **named: executor(x.clone(), *rest, **named))
         return getattr(nodes, f"{name}Node").execute(
-            model=model, reuse_threshold=threshold, start_percent=0.15, end_percent=0.95, verbose=False).result[0]
+            model=model, reuse_threshold=threshold, start_percent=0.0 if whole_run else 0.15,
+            end_percent=1.0 if whole_run else 0.95, verbose=False).result[0]
 
     def run(self, model: Any, job: Job, steps: int, sampler: str) -> tuple[Tensor, int, float]:
         """Pixels, network runs (with guidance, of both streams together), seconds."""

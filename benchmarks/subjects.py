@@ -72,6 +72,10 @@ class Subject(ABC):
     def pixels(self, result: Tensor) -> Tensor:
         """(B, 3, H, W) in −1 … 1 of what the sampler returns."""
 
+    @abstractmethod
+    def image(self, pixels: Tensor) -> Tensor:
+        """What the sampler would have returned for a drawing (B, 3, 64, 64): the model's data."""
+
     def drawing(self, pixels: Tensor) -> Tensor:
         """A drawing (B, 3, 64, 64) at the size that this model draws."""
         return pixels
@@ -103,6 +107,9 @@ class TinyFlux(Subject):
     def pixels(self, result: Tensor) -> Tensor:
         return self.codec.decode(tiny_flux.to_latent(result))
 
+    def image(self, pixels: Tensor) -> Tensor:
+        return tiny_flux.from_latent(self.codec.encode(pixels))
+
 
 class TinyDiT(Subject):
     """Noise prediction on linear β, guidance by a second, unconditional stream; x is the image plus σ · noise."""
@@ -133,6 +140,9 @@ class TinyDiT(Subject):
 
     def pixels(self, result: Tensor) -> Tensor:
         return result.clamp(-1, 1)
+
+    def image(self, pixels: Tensor) -> Tensor:
+        return tiny_dit.half_size(pixels)
 
     def drawing(self, pixels: Tensor) -> Tensor:
         return tiny_dit.half_size(pixels)
