@@ -85,11 +85,10 @@ def elsewheres(subject: Subject) -> Iterator[Elsewhere]:
     yield Elsewhere("100 steps", subject, steps=100)
     channels, rows, columns = subject.shape
     yield Elsewhere("1.5 times the size", resized(subject, (channels, rows * 3 // 2, columns * 3 // 2)))
-    yield Elsewhere("twice the width", resized(subject, (channels, rows, columns * 2)))
+    yield Elsewhere("twice the width", resized(subject, (channels, rows, 2 * columns)))
     yield Elsewhere("Adams–Bashforth", subject, solver=adams_bashforth)
     yield Elsewhere("Euler ancestral", subject, solver=ancestral(subject.signal, seed=12345))
-    for name, strength in (("with a LoRA", 1.0), ("merged", 0.5)):
-        other = finetuned(subject, strength)
+    for name, other in finetuned(subject).items():
         yield Elsewhere(f"{name} ({distance(subject, other):.2f})", other)
 
 
@@ -107,32 +106,34 @@ def distance(subject: Subject, other: Subject) -> float:
 
 
 class LowRank(nn.Module):
-    """W + strength · B·A in the place of a matrix W (Hu et al. 2022)."""
+    """W + B·A in the place of a matrix W (Hu et al. 2022)."""
 
     def __init__(self, weight: Tensor):
         super().__init__()
         self.a = nn.Parameter(torch.randn(LORA_RANK, weight.shape[1]) / weight.shape[1] ** 0.5)
         self.b = nn.Parameter(torch.zeros(weight.shape[0], LORA_RANK))
-        self.strength = 1.0
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.strength * self.b @ self.a
+        return weight + self.b @ self.a
 
 
-def finetuned(subject: Subject, strength: float) -> Subject:
-    """The model with a LoRA on all matrices of its blocks, trained to draw the drawings' negatives."""
+def finetuned(subject: Subject) -> dict[str, Subject]:
+    """The model with a LoRA on all matrices of its blocks, trained to draw the drawings' negatives; and half way."""
     torch.manual_seed(0)
-    other = copy.copy(subject)
-    other.model = copy.deepcopy(subject.model)
-    pairs = [(module, LowRank(module.weight)) for name, module in other.model.named_modules()
-             if "blocks." in name and isinstance(module, nn.Linear)]
-    for module, low_rank in pairs:
-        parametrize.register_parametrization(module, "weight", low_rank)
-    _train(other, [parameter for _, low_rank in pairs for parameter in (low_rank.a, low_rank.b)])
-    for module, low_rank in pairs:
-        low_rank.strength = strength
-        parametrize.remove_parametrizations(module, "weight")
-    return other
+    other, merged = copy.copy(subject), copy.copy(subject)
+    other.model, merged.model = copy.deepcopy(subject.model), copy.deepcopy(subject.model)
+    layers = [module for name, module in other.model.named_modules()
+              if "blocks." in name and isinstance(module, nn.Linear)]
+    low_rank = [LowRank(layer.weight) for layer in layers]
+    for layer, each in zip(layers, low_rank, strict=True):
+        parametrize.register_parametrization(layer, "weight", each)
+    _train(other, [parameter for each in low_rank for parameter in (each.a, each.b)])
+    for layer in layers:
+        parametrize.remove_parametrizations(layer, "weight")
+    learned = other.model.state_dict()
+    for name, weight in merged.model.state_dict().items():
+        weight.lerp_(learned[name], 0.5)
+    return {"with a LoRA": other, "merged": merged}
 
 
 def _train(subject: Subject, parameters: list[Tensor]) -> None:
