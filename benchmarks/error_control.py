@@ -32,7 +32,7 @@ PREDICTOR = TaylorSeer(1)
 PICTURES = 24
 WARMUP = 2  # full steps, before there is a slope
 WIDEST_GAP = 12
-TOLERANCES = tuple(10 ** (power / 100) for power in range(-400, 1))  # 0.0001 … 1
+TOLERANCES = tuple(10 ** (power / 50) for power in range(-200, 1))  # 0.0001 … 1
 
 
 def forecast_error(recording: Recording, before: int, last: int, step: int, weigh: bool) -> float:

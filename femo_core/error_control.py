@@ -73,7 +73,7 @@ class ErrorControl:
 
     def _next_full(self) -> int:
         if self._next is None:
-            gaps = [next_gap(gap, *error.values(), self.tolerance, self.order, self.widest_gap)
+            gaps = [next_gap(gap, error.values()[0], self.tolerance, self.order, self.widest_gap)
                     for gap, error in self._measured]
             self._next = self._last + min(gaps, default=1)
         return self._next

@@ -94,7 +94,7 @@ def budget() -> io.Input:
 
 def tolerance() -> io.Input:
     return io.Float.Input(
-        "tolerance", default=0.0, min=0.0, max=1.0, step=0.005, round=False, optional=True,
+        "tolerance", default=0.0, min=0.0, max=1.0, step=0.01, round=False, optional=True,
         tooltip="Error control: the forecast error measured at each full step widens or narrows the gap to the next, "
                 "to keep it at this. The interval is then the widest gap. 0: off, every N-th step. Unused with a "
                 "calibration, which does better.")

@@ -21,7 +21,7 @@ from femo_core.integrations.diffusers import disable_femo, enable_femo, last_rep
 SMALL = {small.name: small for small in (FLUX, QWEN, WAN)}
 PREDICTORS = {"TaylorSeer": TaylorSeer(2), "FeMo": FeMo(1), "Adapted-FeMo": FeMo(1, gamma=0.05)}
 SCHEDULE = Schedule(3, 3, 1)
-TOLERANCE = 0.1
+TOLERANCE = 1.0  # random weights make for forecasts that are far off
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Case:
 CASES = (
     *(Case("Flux", site, predictor) for site in ("hidden", "module", "output") for predictor in PREDICTORS),
     *(Case(model, site, "Adapted-FeMo") for model in ("Qwen-Image", "Wan") for site in ("hidden", "module", "output")),
-    *(Case("Flux", site, tolerance=TOLERANCE) for site in ("hidden", "module", "output")),
+    *(Case("Flux", site, "FeMo", TOLERANCE) for site in ("hidden", "module", "output")),
     *(Case(model) for model in SMALL),
 )
 
@@ -82,7 +82,8 @@ def _run(small: Small, pipeline: Any, case: Case) -> dict[str, Any]:
     disable_femo(pipeline.transformer)
     return {
         "result": result, "full_steps": report.full_steps if report else (),
-        "compared": len(report.errors) if report else 0, "betas": [row["beta"] for row in report.betas] if report else [],
+        "compared": len(report.errors) if report else 0,
+        "betas": [row["beta"] for row in report.betas] if report else [],
         "cache_bytes": report.cache_bytes if report else 0,
         "messages": dict(messages.count), "numbers": dict(messages.numbers)}
 
