@@ -78,6 +78,10 @@ class ErrorControl:
             self._next = self._last + min(gaps, default=1)
         return self._next
 
+    def had_full_step(self, first: int, before: int) -> bool:
+        """Whether a step from `first` on was full, `before` excluded."""
+        return any(first <= step < before for step in self._full)
+
     def measured(self, gap: int, error: Readback) -> None:
         """Of a stream at the present full step: its forecast's error, `gap` steps after its full step before."""
         self._measured.append((gap, error))

@@ -62,7 +62,7 @@ class ForecastSession:
         controlled = check_tolerance(tolerance, schedule)
         self._control = None if controlled is None else ErrorControl(
             controlled, tolerance, predictor.max_order, total_steps)
-        self._longest_gap = schedule.longest_gap(total_steps) if controlled is None else controlled.widest_gap
+        self._longest_gap = schedule.longest_gap(total_steps)
         self._last_predicted = max((step for step in range(total_steps) if self._may_be_predicted(step)), default=-1)
         self._step = 0.0
         self._coordinate = 0.0
@@ -137,7 +137,7 @@ class ForecastSession:
         sites = tuple(sites)
         self._measured_site = sites[-1] if sites else None
         for stream in streams:
-            if self.index - math.floor(self._anchor.get(stream, self._step)) >= self._longest_gap + 1:
+            if self._missed_a_full_step(stream):
                 self.forget(stream)
             self._first_step.setdefault(stream, self.index)
         if self._is_full:
@@ -145,6 +145,12 @@ class ForecastSession:
         if any(self._age(stream) < self.schedule.leading_steps for stream in streams):
             return False
         return all((stream, site) in self.cache for site in sites for stream in streams)
+
+    def _missed_a_full_step(self, stream: Hashable) -> bool:
+        anchor = math.floor(self._anchor.get(stream, self._step))
+        if self._control is not None:
+            return stream not in self._finished and self._control.had_full_step(anchor + 1, self.index)
+        return self.index - anchor > self._longest_gap
 
     def wants_features(self, stream: Hashable) -> bool:
         """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them.

@@ -134,6 +134,22 @@ def test_a_stream_that_missed_a_full_step_starts_afresh():
     assert drive(session, range(33, 37), {"a": Network(0.0), "gone": Network(0.0)})["gone"] == [33, 34, 35]
 
 
+def test_so_does_one_that_is_back_within_the_widest_gap():
+    """The full steps are 0, 1, 3, 5, 7; it missed 5 and 7."""
+    session = ForecastSession(Schedule(6, 1), REUSE, 12, tolerance=TOLERANCE)
+    narrow = Network(0.0, 1 / 16, 1 / 8)
+    drive(session, range(5), {"a": narrow, "gone": Network(0.0)})
+    assert drive(session, range(5, 8), {"a": narrow})["a"] == [5, 7]
+    assert drive(session, range(8, 9), {"a": narrow, "gone": Network(0.0)}) == {"a": [], "gone": [8]}
+
+
+def test_streams_that_are_done_with_are_not_taken_for_late_ones():
+    """The cool-down has full steps at which nothing is recorded any more."""
+    session = ForecastSession(Schedule(5, 1, 3), REUSE, 8, tolerance=TOLERANCE)
+    drive(session, range(8), {"a": Network(0.0, 0.5)})
+    assert session.report(0.0).reason == "no forecast came near the tolerance (0.125)"
+
+
 def test_an_evaluation_once_more_and_one_between_two_steps_go_by_the_whole_step():
     steps = [step + part for step in range(12) for part in (0.0, 0.0, 0.5)]
     found = full_steps(Schedule(5, 1), 0.0, 1 / 16, steps=steps, total=12)
