@@ -92,7 +92,7 @@ class ForecastSession:
 
     @property
     def forecasts(self) -> bool:
-        """Whether the schedule has predicted steps at all."""
+        """Whether any step may be predicted at all."""
         return self._last_predicted >= 0
 
     def _may_be_predicted(self, step: int) -> bool:
