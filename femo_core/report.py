@@ -23,7 +23,7 @@ class RunReport:
     betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample, the mean over
         the sites}.
     reason: why nothing was skipped, else "". warnings: what the user should know.
-    settings: the predictor's, the schedule's and the host's own words on the run.
+    settings: the predictor's, the schedule's, the tolerance, and the host's own words on the run.
     """
 
     total_steps: int = 0

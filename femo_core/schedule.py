@@ -70,11 +70,19 @@ class Schedule(AbstractSchedule):
         check_integer("max_consecutive", self.max_consecutive, 0)
 
     def is_full(self, step: int, total_steps: int) -> bool:
-        since_warmup = step - (self.warmup_steps - 1)
-        if since_warmup <= 0 or step >= total_steps - self.cooldown_steps:
+        if self.is_warmup_or_cooldown(step, total_steps):
             return True
-        since_full = since_warmup % self.interval
+        since_full = (step - (self.warmup_steps - 1)) % self.interval
         return since_full % (self.max_consecutive + 1) == 0 if self.max_consecutive else since_full == 0
+
+    def is_warmup_or_cooldown(self, step: int, total_steps: int) -> bool:
+        """Whether `step` is full whatever the interval. Beyond the run's end all are."""
+        return step < self.warmup_steps or step >= total_steps - self.cooldown_steps
+
+    @property
+    def widest_gap(self) -> int:
+        """Steps from a full step to the next, at most, whatever the run."""
+        return min(self.interval, self.max_consecutive + 1) if self.max_consecutive else self.interval
 
     @property
     def leading_steps(self) -> int:

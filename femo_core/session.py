@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import kernels
 from .cache import FeatureCache
+from .error_control import ErrorControl, check_tolerance
 from .errors import StateError
 from .predictor import AbstractPredictor
 from .readback import Readback
@@ -39,19 +40,30 @@ class ForecastSession:
     a warm-up of its own.
 
     share: where this process holds but a part of every feature, makes the norms of the whole from those of the part
-    (`parallel.whole_norms`). Called once in `record`, for all sites, and only where the predictor goes by norms.
+    (`parallel.whole_norms`). Called once in `record`, for all sites, and only where the predictor goes by norms; and
+    with a tolerance once more for the error at the last site, so that all processes choose the same steps.
+
+    tolerance: above 0 the forecast error measured at each full step widens or narrows the gap to the next, so as to
+    keep it at the tolerance (`error_control.py`). `interval` and `max_consecutive` are then the widest gap. The error,
+    one number for each stream, is then waited for once per full step; else nothing is before `report`.
+
+    Raises ValueError for a tolerance outside 0 … 1, or above 0 with a schedule that is not one of intervals.
     """
 
     def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int,
-                 storage: torch.device | None = None, share: Callable[[Tensor], Tensor] | None = None):
+                 storage: torch.device | None = None, share: Callable[[Tensor], Tensor] | None = None,
+                 tolerance: float = 0.0):
         self.schedule = schedule
         self.predictor = predictor
         self.total_steps = total_steps
         self.cache = FeatureCache(predictor, storage)
+        self.tolerance = tolerance
         self._share = share
-        full = set(schedule.full_steps(total_steps))
+        controlled = check_tolerance(tolerance, schedule)
+        self._control = None if controlled is None else ErrorControl(
+            controlled, tolerance, predictor.max_order, total_steps)
         self._longest_gap = schedule.longest_gap(total_steps)
-        self._last_predicted = max((step for step in range(total_steps) if step not in full), default=-1)
+        self._last_predicted = max((step for step in range(total_steps) if self._may_be_predicted(step)), default=-1)
         self._step = 0.0
         self._coordinate = 0.0
         self._first_step: dict[Hashable, int] = {}
@@ -80,8 +92,20 @@ class ForecastSession:
 
     @property
     def forecasts(self) -> bool:
-        """Whether the schedule has predicted steps at all."""
+        """Whether any step may be predicted at all."""
         return self._last_predicted >= 0
+
+    def _may_be_predicted(self, step: int) -> bool:
+        if self._control is not None:
+            return not self._control.always_full(step)
+        return not self.schedule.is_full(step, self.total_steps)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the present step is, for streams past their warm-up."""
+        if self._control is not None:
+            return self._control.is_full(self.index)
+        return self.schedule.is_full(self.index, self.total_steps)
 
     def begin_step(self, step: float, coordinate: float | None = None) -> None:
         """The model is about to be evaluated at `step`.
@@ -92,6 +116,8 @@ class ForecastSession:
         if math.floor(step) < self.index - 1:
             for stream in list(self._first_step):
                 self.forget(stream)
+            if self._control is not None:
+                self._control.restart(math.floor(step))
         self._step = float(step)
         self._coordinate = self._step if coordinate is None else float(coordinate)
         self._seen.add(self._counted_index())
@@ -111,14 +137,20 @@ class ForecastSession:
         sites = tuple(sites)
         self._measured_site = sites[-1] if sites else None
         for stream in streams:
-            if self.index - math.floor(self._anchor.get(stream, self._step)) >= self._longest_gap + 1:
+            if self._missed_a_full_step(stream):
                 self.forget(stream)
             self._first_step.setdefault(stream, self.index)
-        if self.schedule.is_full(self.index, self.total_steps):
+        if self._is_full:
             return False
         if any(self._age(stream) < self.schedule.leading_steps for stream in streams):
             return False
         return all((stream, site) in self.cache for site in sites for stream in streams)
+
+    def _missed_a_full_step(self, stream: Hashable) -> bool:
+        anchor = math.floor(self._anchor.get(stream, self._step))
+        if self._control is not None:
+            return stream not in self._finished and self._control.had_full_step(anchor + 1, self.index)
+        return self.index - anchor > self._longest_gap
 
     def wants_features(self, stream: Hashable) -> bool:
         """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them.
@@ -189,9 +221,16 @@ class ForecastSession:
 
     def _measure(self, stream: Hashable, site: Hashable, feature: Tensor) -> None:
         """The error of what would have been forecast for this full step."""
-        if (stream, site) in self.cache and self._anchor.get(stream) != self._step:
-            of_feature, _, of_error = self.cache.compare(stream, site, feature, self._coordinate)
-            self._errors[self._step, stream] = Readback((of_error / of_feature).mean())
+        anchor = self._anchor.get(stream)
+        if (stream, site) not in self.cache or anchor == self._step:
+            return
+        norms = self.cache.compare(stream, site, feature, self._coordinate)
+        if self._control is not None and self._share is not None:
+            norms = self._share(norms)
+        of_feature, _, of_error = norms
+        error = self._errors[self._step, stream] = Readback((of_error / of_feature).mean())
+        if self._control is not None and anchor is not None and self._is_full:
+            self._control.measured(self.index - math.floor(anchor), error)
 
     def _shared_norms(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         """By site, what the predictor compares, of the whole features: one message for all of them."""
@@ -284,7 +323,7 @@ class ForecastSession:
             warnings=tuple(self._warnings),
             settings={
                 "predictor": type(self.predictor).__name__, **asdict(self.predictor), **asdict(self.schedule),
-                **(settings or {}),
+                "tolerance": self.tolerance, **(settings or {}),
             },
         )
 
@@ -293,6 +332,8 @@ class ForecastSession:
             return self.schedule.why_all_full(self.total_steps)
         if not len(self.cache):
             return "no feature could be recorded"
+        if self._control is not None:
+            return f"no forecast came near the tolerance ({self.tolerance})"
         return "no stream of features lasted from one full step to the next"
 
 

@@ -23,6 +23,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..femo_core import ForecastSession, RunReport, Schedule
+from ..femo_core.error_control import check_tolerance
 from ..femo_core.errors import check_integer
 from ..femo_core.predictor import AbstractPredictor
 from .calibration_file import NONE
@@ -48,6 +49,7 @@ class CacheConfig:
     cache_device: Literal["gpu", "cpu"] = "gpu"
     calibration: str = NONE  # the name of its file
     budget: int = 0  # full steps that it is to choose; 0: as many as the schedule has
+    tolerance: float = 0.0  # of the forecast error, without a calibration; 0: full steps are the schedule's
     node: str = "FeMo Cache"
     node_id: str | None = None
 
@@ -59,6 +61,7 @@ class CacheConfig:
         if self.cache_device not in ("gpu", "cpu"):
             raise ValueError(f"cache_device must be gpu or cpu; got {self.cache_device!r}")
         check_integer("budget", self.budget, 0)
+        check_tolerance(self.tolerance, self.schedule)
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -169,7 +172,8 @@ class _Run:
         storage = torch.device("cpu") if config.cache_device == "cpu" else None
         self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
         self.full_steps = choose(config, guider.model_patcher.model, sigmas.tolist())
-        self.session = ForecastSession(self.full_steps.schedule, config.predictor, self.clock.total_steps, storage)
+        self.session = ForecastSession(self.full_steps.schedule, config.predictor, self.clock.total_steps, storage,
+                                       tolerance=self.full_steps.tolerance)
         self.network, model_options = guider.model_patcher.model.diffusion_model, guider.model_options
         self.family = find_family(self.network)
         self.coordinates: list[float] | None = None  # of the steps, where forecasts do not go by their number

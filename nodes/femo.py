@@ -54,6 +54,7 @@ class FeMoCache(inputs.CalibratedNode):
                 inputs.cache_device(),
                 inputs.calibration(),
                 inputs.budget(),
+                inputs.tolerance(),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -63,7 +64,7 @@ class FeMoCache(inputs.CalibratedNode):
     @classmethod
     def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
                 cooldown_steps, site, momentum_start="zero", max_consecutive=0, coordinate="steps",
-                cache_device="gpu", calibration="none", budget=0) -> io.NodeOutput:
+                cache_device="gpu", calibration="none", budget=0, tolerance=0.0) -> io.NodeOutput:
         # A workflow for the API from before this input leaves it out, and means what it meant then.
         if not enabled:
             return io.NodeOutput(model)
@@ -72,5 +73,5 @@ class FeMoCache(inputs.CalibratedNode):
                            momentum_start=momentum_start),
             schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
-            node="FeMo Cache", node_id=cls.hidden.unique_id,
+            tolerance=tolerance, node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

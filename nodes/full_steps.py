@@ -1,4 +1,4 @@
-"""Which steps of a run are full: those of a calibration, or else the interval's."""
+"""Which steps of a run are full: those of a calibration, or else the interval's, with a tolerance as the run goes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 class FullSteps:
     """What was chosen.
 
-    calibration: the file it goes by, or "none". expected_errors: as in RunReport. notices: what did not go as asked.
+    tolerance: as ForecastSession's. calibration: the file it goes by, or "none". expected_errors: as in RunReport.
+    notices: what did not go as asked.
     """
 
     schedule: AbstractSchedule
+    tolerance: float = 0.0
     calibration: str = NONE
     expected_errors: tuple[dict[str, Any], ...] = ()
     notices: tuple[str, ...] = ()
@@ -36,7 +38,7 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
     """
     name, total = config.calibration, len(sigmas) - 1
     if name == NONE or config.schedule.interval == 1:
-        return FullSteps(config.schedule)
+        return FullSteps(config.schedule, config.tolerance)
     try:
         saved = read(name)
         if saved.model != (this := fingerprint(model)):
@@ -44,11 +46,14 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
         budget = config.budget or len(config.schedule.full_steps(total))
         found = _calibrated(saved, min(budget, saved.steps), _linear(config.predictor))
     except (OSError, ValueError, ArithmeticError) as error:
-        return FullSteps(config.schedule, notices=(f"calibration {name} is not used, but the interval: {error}",))
+        return FullSteps(config.schedule, config.tolerance,
+                         notices=(f"calibration {name} is not used, but the interval: {error}",))
     schedule = ExplicitSchedule(found.schedule.full_steps(total), total)  # scaled ones are now this run's own
     errors = expected_forecast_errors(saved.gram, schedule.steps, found.predictor) if total == saved.steps else {}
-    return FullSteps(schedule, name, tuple({"step": step, "error": error} for step, error in errors.items()),
-                     tuple(f"calibration {name} {words}" for words in _doubts(config, saved, sigmas)))
+    return FullSteps(
+        schedule, calibration=name,
+        expected_errors=tuple({"step": step, "error": error} for step, error in errors.items()),
+        notices=tuple(f"calibration {name} {words}" for words in _doubts(config, saved, sigmas)))
 
 
 def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float]) -> Iterator[str]:
@@ -62,6 +67,8 @@ def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float
     if _linear(config.predictor) != config.predictor or config.coordinate != "steps":
         yield ("is reckoned for a fixed beta and for forecasts that go by steps; what gamma and sigmas make of it is "
                "not known")
+    if config.tolerance:
+        yield f"says which steps are full: tolerance {config.tolerance:g} is not used; set calibration to none for it"
 
 
 @lru_cache(maxsize=32)

@@ -92,6 +92,14 @@ def budget() -> io.Input:
                 "fifth to a third of the steps.")
 
 
+def tolerance() -> io.Input:
+    return io.Float.Input(
+        "tolerance", default=0.0, min=0.0, max=1.0, step=0.01, round=False, optional=True,
+        tooltip="Error control: the forecast error measured at each full step widens or narrows the gap to the next, "
+                "to keep it at this. The interval is then the widest gap. 0: off, every N-th step. Unused with a "
+                "calibration, which does better.")
+
+
 class CalibratedNode(io.ComfyNode):
     """A cache node: what ComfyUI asks about its calibration before anything runs."""
 

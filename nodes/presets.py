@@ -15,7 +15,7 @@ BUDGETS = {"quality": 14, "balanced": 10, "fast": 8}  # full steps of 50 that a 
 
 def _values(preset: Preset, site: str) -> dict[str, object]:
     return {**asdict(preset.predictor), "warmup_steps": preset.warmup_steps, "cooldown_steps": preset.cooldown_steps,
-            "site": site, "coordinate": "steps", "max_consecutive": 0}
+            "site": site, "coordinate": "steps", "max_consecutive": 0, "tolerance": 0.0}
 
 
 def _measured(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:

@@ -32,6 +32,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
                 inputs.cache_device(),
                 inputs.calibration(),
                 inputs.budget(),
+                inputs.tolerance(),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -40,12 +41,12 @@ class TaylorSeerCache(inputs.CalibratedNode):
 
     @classmethod
     def execute(cls, model, enabled, interval, max_order, warmup_steps, cooldown_steps, site, max_consecutive=0,
-                coordinate="steps", cache_device="gpu", calibration="none", budget=0) -> io.NodeOutput:
+                coordinate="steps", cache_device="gpu", calibration="none", budget=0, tolerance=0.0) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=TaylorSeer(max_order),
             schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
-            node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
+            tolerance=tolerance, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
         )))

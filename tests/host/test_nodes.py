@@ -28,7 +28,7 @@ ORDER = {
                   "cooldown_steps", "site"],
     "TaylorSeerCache": ["model", "enabled", "interval", "max_order", "warmup_steps", "cooldown_steps", "site"],
 }
-SHARED_OPTIONAL = ["max_consecutive", "coordinate", "cache_device", "calibration", "budget"]
+SHARED_OPTIONAL = ["max_consecutive", "coordinate", "cache_device", "calibration", "budget", "tolerance"]
 OPTIONAL = {"FeMoCache": ["momentum_start", *SHARED_OPTIONAL], "TaylorSeerCache": SHARED_OPTIONAL}
 NODES = {"FeMoCache": femo_node.FeMoCache, "TaylorSeerCache": taylorseer_node.TaylorSeerCache}
 
@@ -58,6 +58,8 @@ def test_inputs_ranges_and_defaults(node_id):
     assert optional["calibration"][1]["default"] == "none"
     assert {key: optional["budget"][1][key] for key in ("default", "min", "max")} == {
         "default": 0, "min": 0, "max": 1000}
+    assert {key: optional["tolerance"][1][key] for key in ("default", "min", "max")} == {
+        "default": 0.0, "min": 0.0, "max": 1.0}
 
 
 @pytest.mark.parametrize(("node_id", "name", "symbol"), [
@@ -155,6 +157,7 @@ def test_the_defaults_make_a_patched_clone(execute):
     ("FeMoCache", {"beta_min": 0.6}, "beta_min must not exceed beta_max"),
     ("FeMoCache", {"beta": 0.9, "gamma": 0.01}, "widen the bounds or set gamma to 0"),
     ("TaylorSeerCache", {"budget": -1}, "budget must be 0 or more; got -1"),
+    ("TaylorSeerCache", {"tolerance": 2.0}, r"tolerance must be 0 … 1 \(0 is off\); got 2.0"),
     ("TaylorSeerCache", {"warmup_steps": 0}, "warmup_steps must be 1 or more; got 0"),
     ("TaylorSeerCache", {"site": "nowhere"}, "site must be one of hidden, module, output; got 'nowhere'"),
 ])

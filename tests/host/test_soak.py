@@ -44,13 +44,15 @@ class Workflow:
         self.site, self.coordinate = draw.choice(("hidden", "module", "output")), draw.choice(("steps", "sigmas"))
         self.cache_device, self.wider = draw.choice(("gpu", "cpu")), draw.choice((False, True))
         self.interrupt_at = draw.choice((None, None, draw.randint(1, 12)))
+        self.tolerance = draw.choice((0.0, 0.0, 0.02, 0.2))
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items())
 
     def accelerated(self, model):
         return attach_module.attach(model, attach_module.CacheConfig(
-            self.predictor, self.schedule, self.site, self.coordinate, self.cache_device))
+            self.predictor, self.schedule, self.site, self.coordinate, self.cache_device,
+            tolerance=self.tolerance))
 
     def plain(self, model):
         """Unaccelerated; at twice the width where that was drawn and the model itself can do it."""

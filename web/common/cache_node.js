@@ -43,7 +43,8 @@ function greyMeaningless(node, widgets, meaningless) {
   const off = widgets.get("enabled")?.value === false
   if (off) clearReport(node)
   const value = (name) => widgets.get(name)?.value
-  const grey = { budget: value("calibration") === "none", ...meaningless(value) }
+  const calibrated = value("calibration") !== "none"
+  const grey = { budget: !calibrated, tolerance: calibrated, ...meaningless(value) }
   for (const [name, widget] of widgets) {
     const unused = off || (widgets.get("interval")?.value === 1 && name !== "interval") || !!grey[name]
     const disabled = name !== "enabled" && unused

@@ -8,6 +8,7 @@ from typing import Any, cast
 from diffusers.hooks.hooks import BaseState, HookRegistry, ModelHook, StateManager
 from torch import nn
 
+from ...error_control import check_tolerance
 from ...predictor import AbstractPredictor
 from ...report import RunReport
 from ...schedule import AbstractSchedule
@@ -21,35 +22,38 @@ log = logging.getLogger(__name__)
 
 
 def enable_femo(transformer: nn.Module, schedule: AbstractSchedule, predictor: AbstractPredictor, *, scheduler: Any,
-                site: str = "hidden") -> None:
+                site: str = "hidden", tolerance: float = 0.0) -> None:
     """From now on the transformer runs on the schedule's full steps only. One that was enabled before starts anew.
 
     scheduler: the pipeline's. Its `timesteps`, which every run sets afresh, say how many steps there are and tell runs
         apart; its `step_index`, where it has one, which step it is. Call this again after changing the pipeline's.
     site: "hidden" (what the last block returns), "module" (what each attention and MLP returns, before its gate) or
         "output". A model that FAMILIES does not have gets "output", with a warning.
+    tolerance: above 0 full steps are chosen as the run goes, by the forecast errors: `ForecastSession`.
 
     Streams are the cache contexts ("cond", "uncond") that the pipeline opens and, within one, the calls of a step in
     their order. Rows of a batch share one, as they do when a pipeline runs both prompts in one batch. The buffers are
     freed after a run's last step and when the network fails; if a pipeline is stopped between two steps, by its next
     run or by `disable_femo`.
 
-    Under diffusers' context parallelism each process keeps its own tokens, Adapted-FeMo goes by the norms of the whole,
-    and the errors in a process's report are those of its part. Load LoRAs before.
+    Under diffusers' context parallelism each process keeps its own tokens, Adapted-FeMo and `tolerance` go by the norms
+    of the whole, and the errors in a process's report are, at tolerance 0, those of its part. Load LoRAs before.
 
-    Raises ValueError for an unknown site, and for a scheduler without timesteps.
+    Raises ValueError for an unknown site, for a scheduler without timesteps, and for a tolerance outside 0 … 1 or above
+    0 with a schedule that is not one of intervals.
     """
     if site not in SITES:
         raise ValueError(f"site must be one of {', '.join(SITES)}; got {site!r}")
     if not hasattr(scheduler, "timesteps"):
         raise ValueError(f"scheduler must be the pipeline's, with timesteps; got {scheduler!r}")
+    check_tolerance(tolerance, schedule)
     disable_femo(transformer)
     lists = FAMILIES.get(type(transformer).__name__, ())
     if site != OUTPUT and not lists:
         log.warning("features are taken at site output instead of %s: %s is not known well enough for it", site,
                     type(transformer).__name__)
         site = OUTPUT
-    hook = _TransformerHook(Settings(schedule, predictor, scheduler, site))
+    hook = _TransformerHook(Settings(schedule, predictor, scheduler, site, tolerance))
     if site != OUTPUT:
         hook.inside = add_hooks(transformer, lists, site, hook.call)
     registry = HookRegistry.check_if_exists_or_initialize(transformer)

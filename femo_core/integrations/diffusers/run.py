@@ -28,6 +28,7 @@ class Settings:
     predictor: AbstractPredictor
     scheduler: Any
     site: str
+    tolerance: float = 0.0
 
 
 class Run:
@@ -39,7 +40,7 @@ class Run:
         self.steps = _steps_of(self.timesteps)
         group = _group_of(transformer) if settings.site != OUTPUT else None  # the output is whole on every process
         self.session = ForecastSession(settings.schedule, settings.predictor, max(self.steps, default=-1) + 1,
-                                       share=whole_norms(group) if group else None)
+                                       share=whole_norms(group) if group else None, tolerance=settings.tolerance)
         self.started = time.perf_counter()
         self.evaluation = -1  # which one of the scheduler's this is
         self.calls: Counter[str | None] = Counter()  # in it, by context

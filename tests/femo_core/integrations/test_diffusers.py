@@ -275,6 +275,17 @@ def test_an_explicit_schedule():
     assert last_report(pipeline.transformer).full_steps == (0, 1, 4, 9)
 
 
+def test_with_a_tolerance_the_errors_make_the_full_steps():
+    pipeline, schedule = FLUX.build(), Schedule(5, 3, 1)
+    first = attention_of_first_block(pipeline.transformer)
+    enable_femo(pipeline.transformer, schedule, TaylorSeer(1), scheduler=pipeline.scheduler, tolerance=1.0)
+    ran = count_runs(first, lambda: FLUX.run(pipeline))
+    report = last_report(pipeline.transformer)
+    assert report.settings["tolerance"] == 1.0
+    assert len(schedule.full_steps(STEPS)) < len(report.full_steps) < STEPS
+    assert ran == report.network_runs == 2 * len(report.full_steps)  # the prompt and its opposite
+
+
 @each_site
 def test_half_precision(site):
     """Many noise levels are the same number in bfloat16: steps are not told apart by them."""
@@ -369,6 +380,13 @@ def test_a_site_that_there_is_not_is_refused():
 def test_something_else_than_a_scheduler_is_refused():
     with pytest.raises(ValueError, match="scheduler must be the pipeline's, with timesteps; got None"):
         enable_femo(torch.nn.Identity(), SCHEDULE, TaylorSeer(1), scheduler=None)
+
+
+def test_a_tolerance_wants_a_schedule_of_intervals():
+    for schedule, tolerance, words in ((ExplicitSchedule((0, 1, 4)), 0.1, "give a Schedule"), (SCHEDULE, 2.0, "0 … 1")):
+        with pytest.raises(ValueError, match=words):
+            enable_femo(torch.nn.Identity(), schedule, TaylorSeer(1), scheduler=SimpleNamespace(timesteps=()),
+                        tolerance=tolerance)
 
 
 def test_disabling_what_was_never_enabled_does_nothing():

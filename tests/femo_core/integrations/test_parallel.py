@@ -9,20 +9,20 @@ import os
 
 import pytest
 import torch
-from ranks import CASES, PREDICTORS, SCHEDULE, Case, main, results
+from ranks import CASES, PREDICTORS, SCHEDULE, TOLERANCE, Case, main, results
 from small_pipelines import BATCH, FLUX, STEPS
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
 
-TOLERANCE = 1e-5  # relative; sums are taken in another order
+CLOSE = 1e-5  # relative; sums are taken in another order
 RANKS = sorted({2, int(os.environ.get("FEMO_RANKS", "2"))})
 STREAMS = 2  # the prompt's and its opposite's
-FULL = len(SCHEDULE.full_steps(STEPS))
 ADAPTED = 2  # full steps at which Adapted-FeMo looks at norms: steps 5 and 8 of 0 1 2 5 8 11
 ATTENTIONS = {"Flux": 4, "Qwen-Image": 3, "Wan": 3}  # whose heads are divided among the processes
 
 each_forecast = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.site], ids=lambda case: f"{case.model}-{case.site}-{case.predictor}")
+    "case", [case for case in CASES if case.site],
+    ids=lambda case: f"{case.model}-{case.site}-{case.predictor}" + "-controlled" * (case.tolerance > 0))
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,19 @@ def relative(result, reference):
     return ((result - reference).norm() / reference.norm()).item()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model}-{case.site or 'alone'}-{case.predictor}")
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_several_processes_give_what_one_gives(case, alone, together):
     for rank in together:
-        assert relative(rank[case]["result"], alone[case]["result"]) < TOLERANCE
+        assert relative(rank[case]["result"], alone[case]["result"]) < CLOSE
         assert torch.equal(rank[case]["result"], together[0][case]["result"])
+
+
+@each_forecast
+def test_full_steps_are_the_same_on_every_process(case, alone, together):
+    for rank in together:
+        assert rank[case]["full_steps"] == alone[case]["full_steps"]
+    assert (alone[case]["full_steps"] == SCHEDULE.full_steps(STEPS)) is not bool(case.tolerance)
+    assert len(alone[case]["full_steps"]) < STEPS
 
 
 @each_forecast
@@ -71,29 +79,35 @@ def test_each_process_keeps_its_own_tokens_only(case, alone, together):
 
 @each_forecast
 def test_messages(case, together):
-    """A full step has the network's own, and for Adapted-FeMo one more; a predicted step has none of ours.
+    """A full step has the network's own, and for Adapted-FeMo or a tolerance one more; a predicted step has none of
+    ours.
 
     The network's are four for each attention and one that puts the output together; the last one is sent on predicted
     steps as well, save at site output.
     """
-    full, every = FULL * STREAMS, STEPS * STREAMS
+    full, every = len(together[0][case]["full_steps"]) * STREAMS, STEPS * STREAMS
     expected = {
         "all_to_all_single": 4 * ATTENTIONS[case.model] * full,
         "all_gather_into_tensor": full if case.site == "output" else every,
     }
     if case.predictor == "Adapted-FeMo" and case.site != "output":
         expected["allreduce"] = ADAPTED * STREAMS
+    if case.tolerance and case.site != "output":
+        expected["allreduce"] = together[0][case]["compared"]
     for rank in together:
         messages = {kind: count for kind, count in rank[case]["messages"].items() if not kind.startswith("_wrap")}
         assert messages == expected
 
 
 def test_the_message_about_norms_is_small(together):
-    """Two norms for each feature and sample. A double block has four features, a single block one."""
+    """Two norms for each feature and sample, with a tolerance three of the last feature. A double block has four
+    features, a single block one."""
     for site, features in (("hidden", 1), ("module", 2 * 4 + 2)):
         for rank in together:
             assert rank[Case("Flux", site, "Adapted-FeMo")]["numbers"]["allreduce"] == (
                 ADAPTED * STREAMS * 2 * BATCH * features)
+            controlled = rank[Case("Flux", site, "FeMo", TOLERANCE)]
+            assert controlled["numbers"]["allreduce"] == controlled["compared"] * 3 * BATCH
 
 
 def test_the_benchmark_counts_the_bytes_that_are_sent(together):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import mean
 
+import error_control
 import pytest
 import torch
 from calibration import Recording
-from error_control import CHOOSERS, WIDEST_GAP, chosen, controlled, forecast_error, verified
+from error_control import TOLERANCES, WIDEST_GAP, Pictures, cell, forecast_error, tolerance_for, verified
+from subjects import TinyFlux
 
 from femo_core import TaylorSeer
 
@@ -34,13 +37,12 @@ def test_the_forecast_error_is_that_of_the_features():
         float(distance / features.shape[1] ** 0.5) * made.lasting[20])
 
 
-@pytest.mark.parametrize("choose", [controlled, verified])
-def test_a_tighter_tolerance_makes_more_steps_full(choose):
+def test_a_tighter_tolerance_makes_more_steps_full():
     made, _ = recording()
-    counts = [len(choose(made, tolerance)) for tolerance in (1e-9, 1e-3, 1e-2, 1e3)]
+    counts = [len(verified(made, tolerance)) for tolerance in (1e-9, 1e-3, 1e-2, 1e3)]
     assert counts[0] > 45
     assert counts == sorted(counts, reverse=True)
-    steps = choose(made, 1e3)
+    steps = verified(made, 1e3)
     assert steps[:2] == (0, 1)
     assert max(after - before for before, after in pairwise(steps)) == WIDEST_GAP
 
@@ -54,7 +56,27 @@ def test_verification_keeps_every_forecast_within_the_tolerance():
             assert forecast_error(made, before, last, step, weigh=False) <= 1e-3
 
 
-@pytest.mark.parametrize("name", CHOOSERS)
-def test_the_tolerance_gives_as_many_full_steps_as_are_wanted(name):
-    found = chosen(CHOOSERS[name], [recording(seed)[0] for seed in range(8)], 10)
-    assert 10 <= sum(map(len, found)) / len(found) < 11
+@pytest.mark.parametrize("weigh", [False, True])
+def test_the_tolerance_gives_as_many_full_steps_as_are_wanted(weigh):
+    made = [recording(seed)[0] for seed in range(8)]
+
+    def counts(tolerance):
+        return [len(verified(one, tolerance, weigh)) for one in made]
+
+    found = tolerance_for(10, counts)
+    assert 10 <= mean(counts(found)) < 11
+    assert mean(counts(TOLERANCES[TOLERANCES.index(found) + 1])) < 10
+
+
+def test_controlled_runs_are_runs_of_the_session_with_full_steps_of_their_own(monkeypatch):
+    monkeypatch.setattr(error_control, "PICTURES", 2)
+    pictures = Pictures(TinyFlux())
+    (near, many), (far, few) = pictures.controlled(0.02), pictures.controlled(1.0)
+    assert all(a > b for a, b in zip(many, few, strict=True))
+    assert max(near) < min(far)
+    assert pictures.controlled(1.0)[1] is few  # a tolerance is run once
+
+
+def test_more_runs_than_wanted_are_said():
+    assert cell([0.1, 0.2, 0.6], [10, 10, 10], 10) == "0.3000 ± 0.1528 (0.2000)"
+    assert cell([0.1, 0.2, 0.6], [10, 10, 12], 10).endswith(", 10.7 runs")
