@@ -105,7 +105,8 @@ class FeMo(AbstractPredictor):
     def _fitted_beta(self, state: PredictorState, norms: Tensor) -> Tensor:
         """The lowest point of the parabola through three squared errors, per sample: (B,)."""
         below, here, above = norms.square()
-        change = (below - above) / (2.0 * (below - 2.0 * here + above))
+        curvature = (below - 2.0 * here + above).clamp_min(0.0)  # rounding may make it negative
+        change = (below - above) / (2.0 * curvature)
         change = torch.where(change.isfinite(), change, 0.0)  # all β forecast alike, or there was a NaN
         return torch.clamp(state.beta + change, self.beta_min, self.beta_max)
 
