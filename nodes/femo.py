@@ -57,9 +57,9 @@ class FeMoCache(inputs.CalibratedNode):
                 io.Combo.Input(
                     "adaptation", options=["sign", "least_squares"], default="sign", optional=True,
                     tooltip="How β adapts to each image. sign: up or down by gamma, as in the papers; not at all at "
-                            "gamma 0. least_squares: at each full step to the β that would have forecast best so far; "
-                            "gamma has no part in it, and one tensor more is kept. Sensible for it: momentum_start "
-                            "zero, beta_min −0.6, beta_max 0.9."),
+                            "gamma 0. least_squares: at each full step to the β that would have forecast it best; "
+                            "gamma has no part in it, and one tensor more is kept. Sensible for it: beta_min −0.6, "
+                            "beta_max 0.9."),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
