@@ -6,11 +6,11 @@ steps, site hidden, one cool-down step. "Best fixed β" is the best of a grid on
 momentum starts. Deterministic is Euler's method, which is DDIM for the tiny DiT; stochastic is the same with 30 % of
 the noise's variance drawn anew at every step. The rule was chosen on other seeds and prompts.
 
-The bar for a default was 1.15 at worst and 1.05 on average. Least squares misses it, and does worse than the node's
-default, which knows nothing of the sampler either: it is an option, not the default. It starts at β = 0, or 0.1 from
-feature, and forecasts two gaps before it has anything to go by. "Fitted" is the node's default with β by least squares,
-which for the tiny DiT is the same as "from feature". The tiny DiT with a stochastic sampler at N = 8 draws something
-else whatever β is.
+The bar for a default was 1.15 at worst and 1.05 on average. Least squares misses it by far, and the node's default is
+no worse where it keeps its β ("fitted" is the same with β by least squares, and one tensor more). So it is an option,
+not the default. It does better than the papers' sign rule. It starts at β = 0, or 0.1 from feature, and forecasts two
+gaps before it has anything to go by. For the tiny DiT "fitted" is the same as "from feature". With the stochastic
+sampler at N = 8 the tiny DiT draws something else whatever β is.
 """
 
 from __future__ import annotations
