@@ -31,13 +31,15 @@ bench-samplers: .venv/bench host
 	$(PY) benchmarks/samplers.py
 
 # Schedules calibrated from one full run, against the papers' and those that are chosen as the run goes:
-# results/calibration_cost.md, calibration.md, calibration_transfer.md, error_control.md, forecasters.md.
+# results/calibration_cost.md, calibration.md, calibration_transfer.md, error_control.md, forecasters.md; and β by least
+# squares: adaptation.md.
 bench-calibration: .venv/bench host
 	$(PY) benchmarks/calibration_cost.py
 	$(PY) benchmarks/calibration.py
 	$(PY) benchmarks/calibration_transfer.py
 	$(PY) benchmarks/error_control.py
 	$(PY) benchmarks/compare_forecasters.py
+	$(PY) benchmarks/adaptation.py
 
 # What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; half an
 # hour with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.

@@ -33,9 +33,10 @@ def adams_bashforth(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) 
     return x
 
 
-def ancestral(signal: Callable[[float], float], seed: int) -> Solver:
-    """Euler with part of the noise drawn anew at every step, as k-diffusion's "euler_ancestral" at η = 1 (which is
-    DDPM's sampler). `signal` (σ) is the image's factor in x; the new noise depends on `seed` and step alone."""
+def ancestral(signal: Callable[[float], float], seed: int, renewed: float | None = None) -> Solver:
+    """Euler with part of the noise drawn anew at every step: the share `renewed` of its variance, or as much as
+    k-diffusion's "euler_ancestral" renews at η = 1 (which is DDPM's sampler). `signal` (σ) is the image's factor in x;
+    the new noise depends on `seed` and step alone."""
     def solve(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         for i, (sigma, lower) in enumerate(pairwise(sigmas)):
@@ -45,7 +46,8 @@ def ancestral(signal: Callable[[float], float], seed: int) -> Solver:
                 return image
             noise = (x - signal(sigma) * image) / sigma
             ratio = lower * signal(sigma) / (sigma * signal(lower))  # of noise to signal, after to before
-            x = signal(lower) * image + lower * (ratio * noise + math.sqrt(1 - ratio**2) * fresh)
+            kept = ratio if renewed is None else math.sqrt(1 - renewed)
+            x = signal(lower) * image + lower * (kept * noise + math.sqrt(1 - kept**2) * fresh)
         return x
 
     return solve

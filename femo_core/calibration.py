@@ -119,8 +119,8 @@ def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int, predicto
     found: list[Calibration] = []
     starts: dict[int, tuple[int, ...]] = {}  # by order, 0 or 1: TaylorSeer's
     for predictor in predictors:
-        if getattr(predictor, "gamma", 0.0):
-            raise ValueError(f"predictors must be linear: gamma must be 0; got {predictor}")
+        if predictor != predictor.fixed:
+            raise ValueError(f"predictors must be linear: gamma must be 0 and adaptation sign; got {predictor}")
         order = min(predictor.max_order, 1)
         if order not in starts:
             starts[order] = problem.best_steps(budget, order)

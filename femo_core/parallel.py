@@ -1,7 +1,7 @@
 """Sequence parallelism: several processes hold a part of the tokens each, and forecast it by themselves.
 
 Forecasts and updates are weighted sums, which need nothing of the other parts. Only Adapted-FeMo looks at a feature as
-a whole: at its norm.
+a whole: at its norm, or at those of three forecasts' errors.
 """
 
 from __future__ import annotations

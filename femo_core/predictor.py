@@ -65,6 +65,11 @@ class AbstractPredictor(ABC):
     def __post_init__(self) -> None:
         check_integer("max_order", self.max_order, 0, MAX_ORDER)
 
+    @property
+    def fixed(self) -> AbstractPredictor:
+        """The same with weights that stay what they are at the start: what a Gram matrix can foretell."""
+        return self
+
     def init(self) -> PredictorState:
         """The state before any full step."""
         return PredictorState()
@@ -121,7 +126,7 @@ class AbstractPredictor(ABC):
         return self._forecast_weights(state, _coordinate(step) - state.step), state.stack
 
     def compared_norms(self, state: PredictorState, feature: Tensor, step: float) -> Tensor | None:
-        """‖·‖₂ of the feature and of its forecast, (2, B), where the update at `step` goes by them, else None.
+        """‖·‖₂ of what the update at `step` goes by, such as the feature and its forecast: (n, B); else None.
 
         Processes that each hold a part of the feature put theirs together before they update (`parallel.py`).
         """

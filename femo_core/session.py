@@ -191,7 +191,7 @@ class ForecastSession:
     def record_site(self, stream: Hashable, site: Hashable, feature: Tensor, norms: Tensor | None = None) -> None:
         """Takes one of the features of a stream that wants them. `end_recording` must follow the last of them.
 
-        norms: of the whole feature and its forecast, (2, B), where the predictor goes by them and this is but a part.
+        norms: the predictor's `compared_norms`, (n, B), of the whole feature, where this is but a part of it.
         """
         if stream in self._changed:
             return

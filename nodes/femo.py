@@ -18,7 +18,7 @@ class FeMoCache(inputs.CalibratedNode):
             display_name="FeMo Cache",
             category=inputs.CATEGORY,
             description="Runs the network on every N-th step and forecasts its features between by momentum (FeMo), "
-                        "with gamma above 0 adapted to each image (Adapted-FeMo).",
+                        "with gamma above 0 or by least squares adapted to each image (Adapted-FeMo).",
             inputs=[
                 inputs.model(FEMO),
                 inputs.enabled(),
@@ -35,11 +35,11 @@ class FeMoCache(inputs.CalibratedNode):
                             "(Adapted-FeMo). 0 keeps β fixed. The papers use 0.01–0.015 for FLUX, 0.001–0.01 for DiT."),
                 io.Float.Input(
                     "beta_min", default=0.2, min=-0.95, max=0.95, step=0.005, round=False,
-                    tooltip="Lower bound of β while it adapts; unused at gamma 0. The papers use 0.2 for FLUX, −0.04 "
+                    tooltip="Lower bound of β while it adapts, else unused. The papers use 0.2 for FLUX, −0.04 "
                             "for DiT."),
                 io.Float.Input(
                     "beta_max", default=0.45, min=-0.95, max=0.95, step=0.005, round=False,
-                    tooltip="Upper bound of β while it adapts; unused at gamma 0. The papers use 0.45 for FLUX, 0 for "
+                    tooltip="Upper bound of β while it adapts, else unused. The papers use 0.45 for FLUX, 0 for "
                             "DiT."),
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
@@ -55,6 +55,12 @@ class FeMoCache(inputs.CalibratedNode):
                 inputs.calibration(),
                 inputs.budget(),
                 inputs.tolerance(),
+                io.Combo.Input(
+                    "adaptation", options=["sign", "least_squares"], default="sign", optional=True,
+                    tooltip="How β adapts to each image. sign: up or down by gamma, as in the papers; not at all at "
+                            "gamma 0. least_squares: at each full step to the β that would have forecast it best; "
+                            "gamma has no part in it, and one tensor more is kept. Sensible for it: beta_min −0.6, "
+                            "beta_max 0.9."),
             ],
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
@@ -64,13 +70,13 @@ class FeMoCache(inputs.CalibratedNode):
     @classmethod
     def execute(cls, model, enabled, interval, max_order, beta, gamma, beta_min, beta_max, warmup_steps,
                 cooldown_steps, site, momentum_start="zero", max_consecutive=0, coordinate="steps",
-                cache_device="gpu", calibration="none", budget=0, tolerance=0.0) -> io.NodeOutput:
+                cache_device="gpu", calibration="none", budget=0, tolerance=0.0, adaptation="sign") -> io.NodeOutput:
         # A workflow for the API from before this input leaves it out, and means what it meant then.
         if not enabled:
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max,
-                           momentum_start=momentum_start),
+                           momentum_start=momentum_start, adaptation=adaptation),
             schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             tolerance=tolerance, node="FeMo Cache", node_id=cls.hidden.unique_id,

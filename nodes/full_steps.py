@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
         if saved.model != (this := fingerprint(model)):
             raise ValueError(f"it is of another model ({saved.model}; this one is {this})")
         budget = config.budget or len(config.schedule.full_steps(total))
-        found = _calibrated(saved, min(budget, saved.steps), _linear(config.predictor))
+        found = _calibrated(saved, min(budget, saved.steps), config.predictor.fixed)
     except (OSError, ValueError, ArithmeticError) as error:
         return FullSteps(config.schedule, config.tolerance,
                          notices=(f"calibration {name} is not used, but the interval: {error}",))
@@ -64,9 +64,9 @@ def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float
                f"{total} steps finds better ones")
     elif not saved.same_levels(sigmas):
         yield "is of other noise levels (scheduler, shift or denoise): its full steps may not suit this run"
-    if _linear(config.predictor) != config.predictor or config.coordinate != "steps":
-        yield ("is reckoned for a fixed beta and for forecasts that go by steps; what gamma and sigmas make of it is "
-               "not known")
+    if config.predictor.fixed != config.predictor or config.coordinate != "steps":
+        yield ("is reckoned for a fixed beta and for forecasts that go by steps; what adaptation and sigmas make of it "
+               "is not known")
     if config.tolerance:
         yield f"says which steps are full: tolerance {config.tolerance:g} is not used; set calibration to none for it"
 
@@ -74,8 +74,3 @@ def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float
 @lru_cache(maxsize=32)
 def _calibrated(saved: SavedCalibration, budget: int, predictor: AbstractPredictor) -> Calibration:
     return calibrate(saved.gram, saved.step_weights, budget, (predictor,))
-
-
-def _linear(predictor: AbstractPredictor) -> AbstractPredictor:
-    """With a β that stays: one that adapts to what it sees can't be foretold."""
-    return replace(predictor, gamma=0.0) if getattr(predictor, "gamma", 0.0) else predictor

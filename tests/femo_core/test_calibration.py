@@ -158,6 +158,8 @@ def test_what_can_not_be_calibrated():
         lasting_step_lengths([1.0, 0.5, 0.0], [0.0, 0.5])
     with pytest.raises(ValueError, match="gamma must be 0"):
         calibrate_schedule(gram, WEIGHTS, 3, FeMo(1, beta=0.3, gamma=0.01))
+    with pytest.raises(ValueError, match="adaptation sign"):
+        calibrate_schedule(gram, WEIGHTS, 3, FeMo(1, beta=0.3, adaptation="least_squares"))
     recorded = TrajectoryGram()
     with pytest.raises(ValueError, match="step must be 0"):
         recorded.record(1, torch.zeros(1, 2))

@@ -269,7 +269,8 @@ def test_fused_kernels_without_a_gpu(command, environment):
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="a GPU's graphs")
-@pytest.mark.parametrize("kind", [TaylorSeer(2), FeMo(1, gamma=0.01)])
+@pytest.mark.parametrize("kind", [
+    TaylorSeer(2), FeMo(1, gamma=0.01), FeMo(1, beta=0.3, adaptation="least_squares")])
 def test_forecasts_can_be_captured_in_a_cuda_graph(kind, where):
     state = kind.init()
     for step in (0, 1, 2, 6):

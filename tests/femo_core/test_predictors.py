@@ -23,6 +23,12 @@ PREDICTORS = {
     "adapted from feature": lambda order: (
         FeMo(order, beta=-0.02, gamma=0.01, beta_min=-0.04, beta_max=0.0, momentum_start="feature"),
         Reference(order, -0.02, 0.01, (-0.04, 0.0), "feature")),
+    "adapted by least squares": lambda order: (
+        FeMo(order, beta=0.1, beta_min=-0.6, beta_max=0.9, adaptation="least_squares"),
+        Reference(order, 0.1, bounds=(-0.6, 0.9), fits=True)),
+    "adapted by least squares from feature": lambda order: (
+        FeMo(order, beta=0.1, beta_min=-0.6, beta_max=0.9, momentum_start="feature", adaptation="least_squares"),
+        Reference(order, 0.1, bounds=(-0.6, 0.9), start="feature", fits=True)),
 }
 
 
@@ -48,13 +54,14 @@ def relative(a: torch.Tensor, b: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_the_float64_reference(kind, steps, order, seed, device):
     predictor, reference = PREDICTORS[kind](order)
+    tolerance = 1e-5 if "least squares" in kind else 1e-6  # β is found from differences of norms in float32
     state = predictor.init()
     for step, feature in random_features(steps, seed).items():
         rounded = torch.tensor(feature, dtype=torch.float32, device=device)
         state = predictor.update(state, rounded, step)
         reference.update(rounded.double().cpu().numpy(), step)
         for ahead in (0, 0.5, 1, 5):
-            assert relative(predictor.predict(state, step + ahead), reference.predict(step + ahead)) < 1e-6
+            assert relative(predictor.predict(state, step + ahead), reference.predict(step + ahead)) < tolerance
 
 
 @pytest.mark.parametrize("order", range(5))
@@ -109,7 +116,9 @@ def test_a_forecast_before_the_first_derivative_is_the_feature_alone(start):
 
 
 @pytest.mark.parametrize(("predictor", "buffers"), [
-    (TaylorSeer(0), 1), (TaylorSeer(1), 2), (TaylorSeer(4), 5), (FeMo(0), 1), (FeMo(1), 2), (FeMo(2), 4)])
+    (TaylorSeer(0), 1), (TaylorSeer(1), 2), (TaylorSeer(4), 5), (FeMo(0), 1), (FeMo(1), 2), (FeMo(2), 4),
+    (FeMo(0, adaptation="least_squares"), 1), (FeMo(1, adaptation="least_squares"), 3),
+    (FeMo(2, adaptation="least_squares"), 5)])
 def test_memory_is_what_the_order_promises(predictor, buffers):
     state = run(predictor, random_features(range(8)))
     assert len(state.buffers) == buffers
@@ -128,6 +137,90 @@ def test_samples_of_one_batch_adapt_their_beta_independently(device):
     for step, value in enumerate([1.0, 2.0, 4.0]):
         alone = predictor.update(alone, torch.full((1, 4), value, device=device), step)
     assert torch.equal(predictor.predict(alone, 5)[0], predictor.predict(state, 5)[0])
+
+
+def curved(samples, steps, bends, device="cpu"):
+    """By step: (samples, 4), each sample a parabola that bends by itself."""
+    return {step: (torch.arange(1.0, 5.0) + step * torch.tensor([1.0, -1.0, 0.5, 2.0])
+                   + step**2 * torch.tensor(bends)[:, None]).to(device)[:samples] for step in steps}
+
+
+def fitting(**changes):
+    settings = {"beta": 0.1, "beta_min": -0.9, "beta_max": 0.9, "adaptation": "least_squares"}
+    return FeMo(1, **settings | changes)
+
+
+def test_the_fitted_beta_is_what_would_have_forecast_best(device):
+    """By trying: of all first β, the one that is found forecasts what came with the least error."""
+    features = [torch.randn(2, 50, generator=torch.Generator().manual_seed(step)).to(device) for step in range(4)]
+    steps = (0, 2, 5, 9)
+
+    def after_three(beta):
+        predictor = fitting(beta=beta, beta_min=-0.99, beta_max=0.99)
+        state = predictor.init()
+        for step, feature in zip(steps[:3], features, strict=False):
+            state = predictor.update(state, feature, step)
+        return predictor, state
+
+    tried = [index / 100 for index in range(-98, 99)]
+    errors = torch.stack([
+        predictor.compare(state, features[3], steps[3])[2] for predictor, state in map(after_three, tried)])
+    predictor, state = after_three(0.1)
+    found = predictor.update(state, features[3], steps[3]).beta
+    torch.testing.assert_close(found, torch.tensor(tried, device=device)[errors.argmin(0)], atol=0.006, rtol=0)
+
+
+def test_samples_of_one_batch_are_fitted_independently(device):
+    predictor, steps = fitting(), (0, 1, 2, 6, 10, 14)
+    together = curved(3, steps, [0.1, 0.0, -0.3], device)
+    noise = {step: torch.randn(3, 4, generator=torch.Generator().manual_seed(step)).to(device) for step in steps}
+    state = predictor.init()
+    for step in steps:
+        state = predictor.update(state, together[step] + noise[step], step)
+    assert len(set(state.beta.tolist())) == 3
+    for sample in range(3):
+        alone = predictor.init()
+        for step in steps:
+            alone = predictor.update(alone, (together[step] + noise[step])[sample : sample + 1], step)
+        torch.testing.assert_close(predictor.predict(alone, 17)[0], predictor.predict(state, 17)[sample])
+
+
+def test_a_fitted_beta_leans_ahead_on_curves_and_smooths_noise(device):
+    steps = range(0, 60, 4)
+    bent = run(fitting(), {step: np.full((1, 9), 0.01 * step**2) for step in steps}, device)
+    rng = np.random.default_rng(0)
+    noisy = run(fitting(), {step: step + 20 * rng.standard_normal((1, 999)) for step in steps}, device)
+    assert bent.beta.item() < -0.3
+    assert noisy.beta.item() > 0.3
+
+
+@pytest.mark.parametrize("bounds", [(-0.05, 0.15), (0.1, 0.1)])
+def test_a_fitted_beta_never_leaves_its_bounds(bounds, device):
+    predictor = fitting(beta_min=bounds[0], beta_max=bounds[1])
+    low, high = torch.tensor(bounds)
+    state = predictor.init()
+    for step, feature in random_features(range(0, 40, 3)).items():
+        state = predictor.update(state, torch.tensor(feature, dtype=torch.float32, device=device), step)
+        if isinstance(state.beta, torch.Tensor):
+            assert ((state.beta.cpu() >= low) & (state.beta.cpu() <= high)).all()
+
+
+@pytest.mark.parametrize("feature", [np.ones((1, 2)), np.zeros((1, 2))])
+def test_where_all_beta_forecast_alike_it_stays(feature, device):
+    state = run(fitting(), {step: feature * step for step in range(6)}, device)
+    assert state.beta.tolist() == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_does_not_stick_to_a_fitted_beta(bad, device):
+    walk = np.random.default_rng(0).standard_normal((10, 2, 9)).cumsum(0).cumsum(0)
+    features = dict(zip(range(0, 40, 4), walk, strict=True))
+    before = run(fitting(), {step: features[step] for step in range(0, 24, 4)}, device)
+    whole = run(fitting(), features, device)
+    features[24][0, 3] = bad
+    state = run(fitting(), features, device)
+    assert state.beta[0] == before.beta[0]
+    assert state.beta[1] == whole.beta[1] != before.beta[1]  # the sample beside it
 
 
 @pytest.mark.parametrize("gamma", [0.01, 0.2, 5.0])
@@ -173,7 +266,7 @@ def test_a_repeated_coordinate_replaces_the_last_anchor(kind, repeat, device):
 # a derivative across one step, as the warm-up gives it, enlarges what rounding took from the features up to N-fold.
 @pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("kind", ["taylor", "femo", "adapted"])
+@pytest.mark.parametrize("kind", ["taylor", "femo", "adapted", "adapted by least squares"])
 def test_half_precision_against_float64(kind, order, dtype, unit, device):
     predictor, rounded = PREDICTORS[kind](order)
     _, exact = PREDICTORS[kind](order)
@@ -324,6 +417,8 @@ def test_a_feature_must_be_a_floating_batch(feature):
     (lambda: FeMo(beta_min=0.5, beta_max=0.4), "beta_min must not exceed beta_max; got 0.5 > 0.4"),
     (lambda: FeMo(beta=0.9, gamma=0.01), "got 0.9 outside 0.2 … 0.45: widen the bounds or set gamma to 0"),
     (lambda: FeMo(momentum_start="nowhere"), "momentum_start must be"),
+    (lambda: FeMo(adaptation="guess"), r'adaptation must be "sign" or "least_squares"; got .guess.'),
+    (lambda: FeMo(beta=0.9, adaptation="least_squares"), "0.2 … 0.45: widen the bounds or set adaptation to sign"),
 ])
 def test_bad_input_names_parameter_value_and_remedy(make, words):
     with pytest.raises(ValueError, match=words):
@@ -332,3 +427,9 @@ def test_bad_input_names_parameter_value_and_remedy(make, words):
 
 def test_bounds_do_not_bind_a_fixed_beta():
     assert FeMo(beta=-0.9, gamma=0.0).beta == -0.9
+
+
+def test_what_is_fixed_of_a_predictor():
+    assert TaylorSeer(2).fixed == TaylorSeer(2)
+    assert FeMo(1, beta=0.3, gamma=0.1).fixed == FeMo(1, beta=0.3)
+    assert FeMo(1, beta=0.3, adaptation="least_squares").fixed == FeMo(1, beta=0.3)

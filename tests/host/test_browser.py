@@ -121,7 +121,7 @@ def test_an_old_workflow_keeps_its_values(page):
         "warmup_steps": 2, "cooldown_steps": 1, "site": "hidden", "momentum_start": "feature", "max_consecutive": 0,
         "coordinate": "steps", "cache_device": "gpu"}
     kind, inputs = inputs_of(page.prompt())["2"]
-    newer = {"calibration": "none", "budget": 0, "tolerance": 0}  # than the workflow for the API, too
+    newer = {"calibration": "none", "budget": 0, "tolerance": 0, "adaptation": "sign"}  # than the one for the API, too
     assert {name: inputs.pop(name) for name in newer} == newer
     assert (kind, inputs) == inputs_of(api("dit_femo"))["2"]
 
@@ -196,7 +196,7 @@ def test_nothing_of_the_report_is_saved(any_page):
     after = page.saved()
     values = {node["id"]: node.get("widgets_values") for node in after["nodes"]}
     assert values == {node["id"]: node.get("widgets_values") for node in before["nodes"]}
-    assert len(values[2]) == 17  # the node's own inputs
+    assert len(values[2]) == 18  # the node's own inputs
     assert "femo_" not in json.dumps(after)
 
 
@@ -231,14 +231,20 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
     set_widget(page, "FeMoCache", "max_order", 0)
     grey = widgets(page, "FeMoCache", "disabled")
     assert [name for name, value in grey.items() if value] == [
-        "beta", "gamma", "beta_min", "beta_max", "momentum_start", "budget"]
+        "beta", "gamma", "beta_min", "beta_max", "momentum_start", "budget", "adaptation"]
     set_widget(page, "FeMoCache", "max_order", 1)
     before = page.prompt()["2"]["inputs"]
     set_widget(page, "FeMoCache", "gamma", 0.01)
     set_widget(page, "FeMoCache", "calibration", "one that is not here")
     grey = widgets(page, "FeMoCache", "disabled")
     assert [name for name, value in grey.items() if value] == ["tolerance"]
+    set_widget(page, "FeMoCache", "adaptation", "least_squares")
+    grey = widgets(page, "FeMoCache", "disabled")
+    assert [name for name, value in grey.items() if value] == ["gamma", "tolerance"]
     set_widget(page, "FeMoCache", "gamma", 0)
+    grey = widgets(page, "FeMoCache", "disabled")
+    assert [name for name, value in grey.items() if value] == ["gamma", "tolerance"]  # the bounds are its, too
+    set_widget(page, "FeMoCache", "adaptation", "sign")
     set_widget(page, "FeMoCache", "calibration", "none")
     set_widget(page, "FeMoCache", "enabled", False)
     grey = widgets(page, "FeMoCache", "disabled")

@@ -329,8 +329,9 @@ def test_every_predictor_is_calibrated_for_itself(flux, reports):
 
 
 @pytest.mark.parametrize("config", [
-    {"predictor": femo_core.FeMo(1, beta=0.3, gamma=0.02)}, {"predictor": femo_core.FeMo(1, beta=0.3),
-                                                             "coordinate": "sigmas"}])
+    {"predictor": femo_core.FeMo(1, beta=0.3, gamma=0.02)},
+    {"predictor": femo_core.FeMo(1, beta=0.3, adaptation="least_squares")},
+    {"predictor": femo_core.FeMo(1, beta=0.3), "coordinate": "sigmas"}])
 def test_what_it_does_not_reckon_with_is_said(flux, reports, config):
     """The full steps are those of a β that stays and of forecasts by steps."""
     sample(calibrating(flux))

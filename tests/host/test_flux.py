@@ -31,6 +31,7 @@ PREDICTORS = {
     "taylorseer": femo_core.TaylorSeer(2),
     "femo": femo_core.FeMo(1),
     "adapted": femo_core.FeMo(1, gamma=0.01),
+    "fitted": femo_core.FeMo(1, beta=0.0, beta_min=-0.6, beta_max=0.9, adaptation="least_squares"),
 }
 
 

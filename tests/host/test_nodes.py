@@ -29,7 +29,7 @@ ORDER = {
     "TaylorSeerCache": ["model", "enabled", "interval", "max_order", "warmup_steps", "cooldown_steps", "site"],
 }
 SHARED_OPTIONAL = ["max_consecutive", "coordinate", "cache_device", "calibration", "budget", "tolerance"]
-OPTIONAL = {"FeMoCache": ["momentum_start", *SHARED_OPTIONAL], "TaylorSeerCache": SHARED_OPTIONAL}
+OPTIONAL = {"FeMoCache": ["momentum_start", *SHARED_OPTIONAL, "adaptation"], "TaylorSeerCache": SHARED_OPTIONAL}
 NODES = {"FeMoCache": femo_node.FeMoCache, "TaylorSeerCache": taylorseer_node.TaylorSeerCache}
 
 
@@ -113,6 +113,16 @@ def test_a_workflow_without_momentum_start_means_what_it_meant_before_there_was_
     assert start(momentum_start="zero") == "zero"
 
 
+def test_adaptation_is_the_predictors(execute):
+    def predictor(*without, **changes):
+        model = execute("FeMoCache", *without, **changes)
+        return model.wrappers["outer_sample"]["femo"][0].__self__.config.predictor
+
+    assert predictor("adaptation").adaptation == predictor().adaptation == "sign"
+    fitted = predictor(adaptation="least_squares", beta=-0.2, beta_min=-0.6, beta_max=0.9)
+    assert (fitted.adaptation, fitted.beta_min, fitted.beta_max) == ("least_squares", -0.6, 0.9)
+
+
 def settings(node_id, **changes):
     found = NODES[node_id].INPUT_TYPES()
     inputs = found["required"] | found.get("optional", {})
@@ -156,6 +166,7 @@ def test_the_defaults_make_a_patched_clone(execute):
     ("FeMoCache", {"beta": 1.0}, "beta must be between"),
     ("FeMoCache", {"beta_min": 0.6}, "beta_min must not exceed beta_max"),
     ("FeMoCache", {"beta": 0.9, "gamma": 0.01}, "widen the bounds or set gamma to 0"),
+    ("FeMoCache", {"adaptation": "least_squares"}, "got 0.1 outside 0.2 … 0.45: widen the bounds or set adaptation"),
     ("TaylorSeerCache", {"budget": -1}, "budget must be 0 or more; got -1"),
     ("TaylorSeerCache", {"tolerance": 2.0}, r"tolerance must be 0 … 1 \(0 is off\); got 2.0"),
     ("TaylorSeerCache", {"warmup_steps": 0}, "warmup_steps must be 1 or more; got 0"),

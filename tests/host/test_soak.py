@@ -38,7 +38,9 @@ class Workflow:
         self.predictor = draw.choice((
             femo_core.TaylorSeer(order),
             femo_core.FeMo(order, beta=beta, momentum_start=draw.choice(("zero", "feature"))),
-            femo_core.FeMo(order, beta=beta, gamma=0.05, beta_min=beta - 0.04, beta_max=beta + 0.04)))
+            femo_core.FeMo(order, beta=beta, gamma=0.05, beta_min=beta - 0.04, beta_max=beta + 0.04),
+            femo_core.FeMo(order, beta=beta, beta_min=-0.6, beta_max=0.9, adaptation="least_squares",
+                           momentum_start=draw.choice(("zero", "feature")))))
         self.schedule = femo_core.Schedule(
             draw.randint(2, 8), draw.randint(1, 4), draw.randint(0, 2), draw.choice((0, 0, 1, 3)))
         self.site, self.coordinate = draw.choice(("hidden", "module", "output")), draw.choice(("steps", "sigmas"))

@@ -19,7 +19,10 @@ from femo_core import FeMo, Schedule, TaylorSeer
 from femo_core.integrations.diffusers import disable_femo, enable_femo, last_report
 
 SMALL = {small.name: small for small in (FLUX, QWEN, WAN)}
-PREDICTORS = {"TaylorSeer": TaylorSeer(2), "FeMo": FeMo(1), "Adapted-FeMo": FeMo(1, gamma=0.05)}
+ADAPTIVE = {
+    "Adapted-FeMo": FeMo(1, gamma=0.05),
+    "least squares": FeMo(1, beta=0.0, beta_min=-0.6, beta_max=0.9, adaptation="least_squares")}
+PREDICTORS = {"TaylorSeer": TaylorSeer(2), "FeMo": FeMo(1), **ADAPTIVE}
 SCHEDULE = Schedule(3, 3, 1)
 TOLERANCE = 1.0  # random weights make for forecasts that are far off
 

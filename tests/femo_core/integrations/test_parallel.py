@@ -9,7 +9,7 @@ import os
 
 import pytest
 import torch
-from ranks import CASES, PREDICTORS, SCHEDULE, TOLERANCE, Case, main, results
+from ranks import ADAPTIVE, CASES, PREDICTORS, SCHEDULE, TOLERANCE, Case, main, results
 from small_pipelines import BATCH, FLUX, STEPS
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
 CLOSE = 1e-5  # relative; sums are taken in another order
 RANKS = sorted({2, int(os.environ.get("FEMO_RANKS", "2"))})
 STREAMS = 2  # the prompt's and its opposite's
-ADAPTED = 2  # full steps at which Adapted-FeMo looks at norms: steps 5 and 8 of 0 1 2 5 8 11
+ADAPTED = 2  # full steps at which an adaptive β looks at norms: steps 5 and 8 of 0 1 2 5 8 11
 ATTENTIONS = {"Flux": 4, "Qwen-Image": 3, "Wan": 3}  # whose heads are divided among the processes
 
 each_forecast = pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_beta_is_the_same_on_every_process(case, alone, together):
     for rank in together:
         assert rank[case]["betas"] == together[0][case]["betas"]
         assert rank[case]["betas"] == [pytest.approx(row, abs=tie) for row in alone[case]["betas"]]
-    assert len(alone[case]["betas"]) == (ADAPTED * STREAMS if case.predictor == "Adapted-FeMo" else 0)
+    assert len(alone[case]["betas"]) == (ADAPTED * STREAMS if case.predictor in ADAPTIVE else 0)
 
 
 @each_forecast
@@ -79,7 +79,7 @@ def test_each_process_keeps_its_own_tokens_only(case, alone, together):
 
 @each_forecast
 def test_messages(case, together):
-    """A full step has the network's own, and for Adapted-FeMo or a tolerance one more; a predicted step has none of
+    """A full step has the network's own, and for an adaptive β or a tolerance one more; a predicted step has none of
     ours.
 
     The network's are four for each attention and one that puts the output together; the last one is sent on predicted
@@ -90,7 +90,7 @@ def test_messages(case, together):
         "all_to_all_single": 4 * ATTENTIONS[case.model] * full,
         "all_gather_into_tensor": full if case.site == "output" else every,
     }
-    if case.predictor == "Adapted-FeMo" and case.site != "output":
+    if case.predictor in ADAPTIVE and case.site != "output":
         expected["allreduce"] = ADAPTED * STREAMS
     if case.tolerance and case.site != "output":
         expected["allreduce"] = together[0][case]["compared"]
@@ -99,13 +99,14 @@ def test_messages(case, together):
         assert messages == expected
 
 
-def test_the_message_about_norms_is_small(together):
-    """Two norms for each feature and sample, with a tolerance three of the last feature. A double block has four
+@pytest.mark.parametrize(("predictor", "norms"), [("Adapted-FeMo", 2), ("least squares", 3)])
+def test_the_message_about_norms_is_small(together, predictor, norms):
+    """Two or three for each feature and sample, with a tolerance three of the last feature. A double block has four
     features, a single block one."""
     for site, features in (("hidden", 1), ("module", 2 * 4 + 2)):
         for rank in together:
-            assert rank[Case("Flux", site, "Adapted-FeMo")]["numbers"]["allreduce"] == (
-                ADAPTED * STREAMS * 2 * BATCH * features)
+            assert rank[Case("Flux", site, predictor)]["numbers"]["allreduce"] == (
+                ADAPTED * STREAMS * norms * BATCH * features)
             controlled = rank[Case("Flux", site, "FeMo", TOLERANCE)]
             assert controlled["numbers"]["allreduce"] == controlled["compared"] * 3 * BATCH
 
