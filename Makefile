@@ -41,8 +41,8 @@ bench-calibration: .venv/bench host
 	$(PY) benchmarks/compare_forecasters.py
 	$(PY) benchmarks/adaptation.py
 
-# What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; half an
-# hour with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.
+# What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; 35
+# minutes with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.
 DEVICE ?= cpu
 bench-speed: .venv/bench host
 	$(PY) benchmarks/cost_growth.py --device $(DEVICE)
