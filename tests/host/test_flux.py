@@ -354,8 +354,8 @@ def test_the_session_is_gone_after_the_run(flux, monkeypatch):
     sessions = []
     original = attach_module.ForecastSession
 
-    def remembered(*args):
-        sessions.append(original(*args))
+    def remembered(*args, **named):
+        sessions.append(original(*args, **named))
         return sessions[-1]
 
     monkeypatch.setattr(attach_module, "ForecastSession", remembered)
