@@ -19,12 +19,11 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from forecasting import sample
-from paper_table import RESULTS, SEEDS, STEPS, random_job
+from calibration import Trial
+from paper_table import RESULTS, SEEDS, random_job
 from solvers import Solver, ancestral, euler
-from subjects import Job, Subject, TinyDiT, TinyFlux
+from subjects import Subject, TinyDiT, TinyFlux
 from tables import markdown
-from torch import Tensor
 from tqdm import tqdm
 
 from femo_core import FeMo, Schedule, TaylorSeer
@@ -57,12 +56,6 @@ class Setting:
         return [*(FeMo(1, beta=beta) for beta in from_zero),
                 *(FeMo(1, beta=beta, momentum_start="feature") for beta in from_feature)]
 
-    def run(self, job: Job, predictor: AbstractPredictor, interval: int) -> Tensor:
-        """Pixels."""
-        schedule = Schedule(interval, self.subject.warmup, 1)
-        result, _ = sample(self.subject, job, STEPS, predictor, schedule, solver=self.solver)
-        return self.subject.pixels(result)
-
 
 def settings() -> Iterator[Setting]:
     for subject in (TinyFlux(), TinyDiT()):
@@ -84,13 +77,12 @@ def compared(subject: Subject) -> dict[str, AbstractPredictor]:
 
 def measured(setting: Setting) -> tuple[Figures, Figures]:
     """Errors of the grid and of what is compared: of all pictures, and of the median picture."""
-    job = random_job(SEEDS, SAMPLES)
-    full = setting.run(job, TaylorSeer(0), 1)
+    trial = Trial(setting.subject, job=random_job(SEEDS, SAMPLES), solver=setting.solver)
+    schedule = Schedule(setting.interval, setting.subject.warmup, 1)
     errors, medians = Figures(), Figures()
     for predictor in dict.fromkeys((*setting.grid, *compared(setting.subject).values())):
-        squares = (setting.run(job, predictor, setting.interval) - full).square().mean((1, 2, 3))
-        errors[predictor] = statistics.mean(part.mean().sqrt().item() for part in squares.split(SAMPLES))
-        medians[predictor] = squares.sqrt().median().item()
+        errors[predictor], _ = trial.error(predictor, schedule)
+        medians[predictor] = trial.median(predictor, schedule)
     return errors, medians
 
 

@@ -108,7 +108,7 @@ class Trial:
 
     def error(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> tuple[float, float]:
         """RMSE to the full run: mean over the seeds, and its standard error."""
-        seeds = self.squares(predictor, schedule).split(SAMPLES)
+        seeds = self.squares(predictor, schedule).split(self.job.samples)
         return mean_and_error([squares.mean().sqrt().item() for squares in seeds])
 
     def median(self, predictor: AbstractPredictor, schedule: AbstractSchedule) -> float:

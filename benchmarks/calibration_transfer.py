@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import drawings
 import torch
 from calibration import SAMPLES, SERIES, Recording, Trial, papers_schedule, record
-from forecasting import sample
+from metrics import rmse
 from paper_table import RESULTS, STEPS, TUNING_SEEDS, random_job
 from solvers import Solver, adams_bashforth, ancestral, euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 from training import pixels_of, prompts_of
 
-from femo_core import Calibration, Schedule, TaylorSeer, calibrate
+from femo_core import Calibration, calibrate
 
 PREDICTOR = SERIES[1]
 BUDGET = 10
@@ -82,7 +82,7 @@ def calibrated(recording: Recording, budget: int) -> Calibration:
     return calibrate(recording.gram, recording.lasting, budget, [PREDICTOR])
 
 
-def elsewheres(subject: Subject) -> Iterator[Elsewhere]:
+def elsewheres(subject: Subject, recording: Recording) -> Iterator[Elsewhere]:
     yield Elsewhere("guidance 1", subject, guidance=1.0)
     yield Elsewhere("guidance 4", subject, guidance=4.0)
     yield Elsewhere("28 steps", subject, steps=28, budget=8)
@@ -93,7 +93,7 @@ def elsewheres(subject: Subject) -> Iterator[Elsewhere]:
     yield Elsewhere("Adams–Bashforth", subject, solver=adams_bashforth)
     yield Elsewhere("Euler ancestral", subject, solver=ancestral(subject.signal, seed=12345))
     for name, other in finetuned(subject).items():
-        yield Elsewhere(f"{name} ({distance(subject, other):.2f})", other)
+        yield Elsewhere(f"{name} ({distance(recording, other):.2f})", other)
 
 
 def resized(subject: Subject, shape: tuple[int, int, int]) -> Subject:
@@ -102,11 +102,10 @@ def resized(subject: Subject, shape: tuple[int, int, int]) -> Subject:
     return other
 
 
-def distance(subject: Subject, other: Subject) -> float:
-    """RMSE between their full runs' pictures from the same noise."""
-    job = random_job(TUNING_SEEDS[:1], SAMPLES, tuning=True)
-    one, two = (each.pixels(sample(each, job, STEPS, TaylorSeer(0), Schedule(1))[0]) for each in (subject, other))
-    return (one - two).square().mean().sqrt().item()
+def distance(recording: Recording, other: Subject) -> float:
+    """RMSE between the pictures recorded of a model, and another's of the first seed's noise."""
+    pictures = record(other, random_job(TUNING_SEEDS[:1], SAMPLES, tuning=True)).pixels
+    return rmse(pictures, recording.pixels[:SAMPLES])
 
 
 class LowRank(nn.Module):
@@ -175,7 +174,7 @@ def main() -> None:
     tables = [list[list[str]]() for _ in HEADS]
     for subject in (TinyFlux(), TinyDiT()):
         recording = record(subject, random_job(TUNING_SEEDS, SAMPLES, tuning=True))
-        for elsewhere in tqdm(elsewheres(subject), subject.name):
+        for elsewhere in tqdm(elsewheres(subject, recording), subject.name):
             tables[0].append(elsewhere.row(recording))
         tables[1].append(by_pictures(subject))
     text = TEXT % tuple(markdown(head, body) for head, body in zip(HEADS, tables, strict=True))

@@ -96,9 +96,6 @@ class RandomFlux(Subject):
     def pixels(self, result: Tensor) -> Tensor:
         return result
 
-    def image(self, pixels: Tensor) -> Tensor:
-        return pixels
-
 
 class StepTimer:
     """`step` at the end of each; what a GPU has been given to do is waited for.

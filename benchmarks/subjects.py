@@ -32,6 +32,15 @@ class Job:
     seed: int | tuple[int, ...] = 0
     guidance: float = 2.5
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.seed if isinstance(self.seed, tuple) else (self.seed,)
+
+    @property
+    def samples(self) -> int:
+        """Pictures of each seed."""
+        return len(self.prompts) // len(self.seeds)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -72,13 +81,13 @@ class Subject(ABC):
     def pixels(self, result: Tensor) -> Tensor:
         """(B, 3, H, W) in −1 … 1 of what the sampler returns."""
 
-    @abstractmethod
-    def image(self, pixels: Tensor) -> Tensor:
-        """What the sampler would have returned for a drawing (B, 3, 64, 64): the model's data."""
-
     def drawing(self, pixels: Tensor) -> Tensor:
         """A drawing (B, 3, 64, 64) at the size that this model draws."""
         return pixels
+
+    def image(self, pixels: Tensor) -> Tensor:
+        """What the sampler would have returned for a drawing: the model's data."""
+        return self.drawing(pixels)
 
 
 class TinyFlux(Subject):
@@ -141,9 +150,6 @@ class TinyDiT(Subject):
     def pixels(self, result: Tensor) -> Tensor:
         return result.clamp(-1, 1)
 
-    def image(self, pixels: Tensor) -> Tensor:
-        return tiny_dit.half_size(pixels)
-
     def drawing(self, pixels: Tensor) -> Tensor:
         return tiny_dit.half_size(pixels)
 
@@ -158,6 +164,5 @@ def runs_of(module: nn.Module) -> Iterator[list[int]]:
 
 def normal(job: Job, shape: tuple[int, ...]) -> Tensor:
     """The job's noise."""
-    seeds = job.seed if isinstance(job.seed, tuple) else (job.seed,)
-    each = len(job.prompts) // len(seeds)
-    return torch.cat([torch.randn(each, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.cat([
+        torch.randn(job.samples, *shape, generator=torch.Generator().manual_seed(seed)) for seed in job.seeds])

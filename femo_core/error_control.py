@@ -56,12 +56,8 @@ class ErrorControl:
         self._next: int | None = 0  # None: not known yet, it goes by what was measured
         self._measured: list[tuple[int, Readback]] = []  # gap and error of each stream, at the last full step
 
-    @property
-    def widest_gap(self) -> int:
-        return self.schedule.widest_gap
-
     def always_full(self, step: int) -> bool:
-        return self.widest_gap == 1 or self.schedule.is_warmup_or_cooldown(step, self.total_steps)
+        return self.schedule.widest_gap == 1 or self.schedule.is_warmup_or_cooldown(step, self.total_steps)
 
     def is_full(self, step: int) -> bool:
         """Whether the network runs at `step`. A step that was asked for before, or passed by, stays what it was."""
@@ -73,7 +69,7 @@ class ErrorControl:
 
     def _next_full(self) -> int:
         if self._next is None:
-            gaps = [next_gap(gap, error.values()[0], self.tolerance, self.order, self.widest_gap)
+            gaps = [next_gap(gap, error.values()[0], self.tolerance, self.order, self.schedule.widest_gap)
                     for gap, error in self._measured]
             self._next = self._last + min(gaps, default=1)
         return self._next
