@@ -5,8 +5,17 @@ from __future__ import annotations
 import math
 
 from .errors import check_number
+from .plan import AbstractPlan, FixedPlan
 from .readback import Readback
 from .schedule import AbstractSchedule, Schedule
+
+
+def make_plan(schedule: AbstractSchedule, tolerance: float, order: int, total_steps: int) -> AbstractPlan:
+    """The schedule's, under error control if there is a tolerance. Raises ValueError as `check_tolerance` does."""
+    controlled = check_tolerance(tolerance, schedule)
+    if controlled is None:
+        return FixedPlan(schedule, total_steps)
+    return ErrorControl(controlled, tolerance, order, total_steps)
 
 
 def check_tolerance(tolerance: float, schedule: AbstractSchedule) -> Schedule | None:
@@ -40,7 +49,7 @@ def next_gap(gap: int, error: float, tolerance: float, order: int, widest: int) 
     return max(1, round(min(widest, gap * (tolerance / error) ** (1 / (order + 1)))))
 
 
-class ErrorControl:
+class ErrorControl(AbstractPlan):
     """Which steps of one run are full, where that goes by the forecast errors of its own full steps.
 
     Warm-up and cool-down are the schedule's, and so is the widest gap. Where several streams were measured at a full
@@ -49,6 +58,8 @@ class ErrorControl:
     The errors are small tensors on the device. They are waited for once per full step, when a later step asks.
     """
 
+    goes_by_errors = True
+
     def __init__(self, schedule: Schedule, tolerance: float, order: int, total_steps: int):
         self.schedule, self.tolerance, self.order, self.total_steps = schedule, tolerance, order, total_steps
         self._full: set[int] = set()  # so far
@@ -56,12 +67,16 @@ class ErrorControl:
         self._next: int | None = 0  # None: not known yet, it goes by what was measured
         self._measured: list[tuple[int, Readback]] = []  # gap and error of each stream, at the last full step
 
-    def always_full(self, step: int) -> bool:
-        return self.schedule.widest_gap == 1 or self.schedule.is_warmup_or_cooldown(step, self.total_steps)
+    @property
+    def why_none_predicted(self) -> str:
+        return f"no forecast came near the tolerance ({self.tolerance})"
+
+    def may_be_predicted(self, step: int) -> bool:
+        return self.schedule.widest_gap > 1 and not self.schedule.is_warmup_or_cooldown(step, self.total_steps)
 
     def is_full(self, step: int) -> bool:
-        """Whether the network runs at `step`. A step that was asked for before, or passed by, stays what it was."""
-        if step > self._last and (self.always_full(step) or step >= self._next_full()):
+        """A step that was asked for before, or passed by, stays what it was."""
+        if step > self._last and (not self.may_be_predicted(step) or step >= self._next_full()):
             self._full.add(step)
             self._last, self._next = step, None
             self._measured.clear()
@@ -75,15 +90,13 @@ class ErrorControl:
         return self._next
 
     def had_full_step(self, first: int, before: int) -> bool:
-        """Whether a step from `first` on was full, `before` excluded."""
         return any(first <= step < before for step in self._full)
 
     def measured(self, gap: int, error: Readback) -> None:
-        """Of a stream at the present full step: its forecast's error, `gap` steps after its full step before."""
         self._measured.append((gap, error))
 
     def restart(self, step: int) -> None:
-        """The run has gone back to `step`: what was decided from there on is void."""
+        """What was decided from there on is void."""
         self._full = {full for full in self._full if full < step}
         self._last, self._next = step - 1, step
         self._measured.clear()

@@ -22,11 +22,6 @@ class AbstractSchedule(ABC):
         check_integer("total_steps", total_steps, 0)
         return tuple(step for step in range(total_steps) if self.is_full(step, total_steps))
 
-    def longest_gap(self, total_steps: int) -> int:
-        """Steps from a full step to the next one, at most."""
-        full = self.full_steps(total_steps)
-        return max((after - before for before, after in pairwise((*full, total_steps))), default=1)
-
     @property
     @abstractmethod
     def leading_steps(self) -> int:

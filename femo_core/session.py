@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import kernels
 from .cache import FeatureCache
-from .error_control import ErrorControl, check_tolerance
+from .error_control import make_plan
 from .errors import StateError
 from .predictor import AbstractPredictor
 from .readback import Readback
@@ -59,11 +59,8 @@ class ForecastSession:
         self.cache = FeatureCache(predictor, storage)
         self.tolerance = tolerance
         self._share = share
-        controlled = check_tolerance(tolerance, schedule)
-        self._control = None if controlled is None else ErrorControl(
-            controlled, tolerance, predictor.max_order, total_steps)
-        self._longest_gap = schedule.longest_gap(total_steps)
-        self._last_predicted = max((step for step in range(total_steps) if self._may_be_predicted(step)), default=-1)
+        self._plan = make_plan(schedule, tolerance, predictor.max_order, total_steps)
+        self._last_predicted = max(filter(self._plan.may_be_predicted, range(total_steps)), default=-1)
         self._step = 0.0
         self._coordinate = 0.0
         self._first_step: dict[Hashable, int] = {}
@@ -95,18 +92,6 @@ class ForecastSession:
         """Whether any step may be predicted at all."""
         return self._last_predicted >= 0
 
-    def _may_be_predicted(self, step: int) -> bool:
-        if self._control is not None:
-            return not self._control.always_full(step)
-        return not self.schedule.is_full(step, self.total_steps)
-
-    @property
-    def _is_full(self) -> bool:
-        """Whether the present step is, for streams past their warm-up."""
-        if self._control is not None:
-            return self._control.is_full(self.index)
-        return self.schedule.is_full(self.index, self.total_steps)
-
     def begin_step(self, step: float, coordinate: float | None = None) -> None:
         """The model is about to be evaluated at `step`.
 
@@ -116,8 +101,7 @@ class ForecastSession:
         if math.floor(step) < self.index - 1:
             for stream in list(self._first_step):
                 self.forget(stream)
-            if self._control is not None:
-                self._control.restart(math.floor(step))
+            self._plan.restart(math.floor(step))
         self._step = float(step)
         self._coordinate = self._step if coordinate is None else float(coordinate)
         self._seen.add(self._counted_index())
@@ -140,7 +124,7 @@ class ForecastSession:
             if self._missed_a_full_step(stream):
                 self.forget(stream)
             self._first_step.setdefault(stream, self.index)
-        if self._is_full:
+        if self._plan.is_full(self.index):
             return False
         if any(self._age(stream) < self.schedule.leading_steps for stream in streams):
             return False
@@ -148,9 +132,7 @@ class ForecastSession:
 
     def _missed_a_full_step(self, stream: Hashable) -> bool:
         anchor = math.floor(self._anchor.get(stream, self._step))
-        if self._control is not None:
-            return stream not in self._finished and self._control.had_full_step(anchor + 1, self.index)
-        return self.index - anchor > self._longest_gap
+        return stream not in self._finished and self._plan.had_full_step(anchor + 1, self.index)
 
     def wants_features(self, stream: Hashable) -> bool:
         """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them.
@@ -225,12 +207,12 @@ class ForecastSession:
         if (stream, site) not in self.cache or anchor == self._step:
             return
         norms = self.cache.compare(stream, site, feature, self._coordinate)
-        if self._control is not None and self._share is not None:
+        if self._plan.goes_by_errors and self._share is not None:
             norms = self._share(norms)
         of_feature, _, of_error = norms
         error = self._errors[self._step, stream] = Readback((of_error / of_feature).mean())
-        if self._control is not None and anchor is not None and self._is_full:
-            self._control.measured(self.index - math.floor(anchor), error)
+        if anchor is not None and self._plan.is_full(self.index):
+            self._plan.measured(self.index - math.floor(anchor), error)
 
     def _shared_norms(self, stream: Hashable, features: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         """By site, what the predictor compares, of the whole features: one message for all of them."""
@@ -332,9 +314,7 @@ class ForecastSession:
             return self.schedule.why_all_full(self.total_steps)
         if not len(self.cache):
             return "no feature could be recorded"
-        if self._control is not None:
-            return f"no forecast came near the tolerance ({self.tolerance})"
-        return "no stream of features lasted from one full step to the next"
+        return self._plan.why_none_predicted
 
 
 def _read(found: Mapping[tuple[float, Hashable], Readback], wait: bool) -> list[tuple[dict[str, Any], list[float]]]:

@@ -7,29 +7,28 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Branch:
-    """A submodule whose output is added, gated, to a block's state: state += gate · module(...)."""
-
-    module: str  # within the block
-    state: str  # which of the block's states it is added to
+Gates: TypeAlias = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, ...]]
+"""Of a block and its arguments, the gates of its branches, (B or 1, gates, D) each."""
 
 
 @dataclass(frozen=True)
 class BlockList:
-    """What site module needs to know of a list of blocks."""
+    """What site module needs to know of a list of blocks.
+
+    A branch is a submodule whose output is added, gated, to the block's image state: img += gate · module(...). Those
+    that are added to a text state of its own are not here: with the branches of the image forecast, they reach nothing
+    that leaves the network.
+    """
 
     path: str  # in the diffusion model
     key: str  # in patches_replace["dit"]
-    states: tuple[str, ...]  # what a block takes and returns under these names
-    branches: tuple[Branch, ...]  # in the order in which they are added
-    gates: Callable[[nn.Module, dict[str, Any]], tuple[Tensor, ...]]  # of (block, its arguments): the branches' gates
-    joint: bool = False  # whether its state holds text and image tokens, one behind the other
+    branches: tuple[str, ...]  # their modules within a block, in the order in which they are added
+    gates: Gates
+    joint: bool = False  # whether its image state holds the text's tokens too, before or behind the image's
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class Family:
     heads_see_text: bool = False  # beside the image
     blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
     # Paths of modules, or lists of them, whose results only blocks take: a predicted step at site hidden leaves them
-    # out. And those of them that tell attention where tokens are: one at site module leaves them out, too.
+    # out. And that of them that makes the image state which branches are added to: one at site module needs no other.
     embedders: tuple[str, ...] = ()
-    positions: tuple[str, ...] = ()
+    image_embedder: str = ""
     modules: tuple[BlockList, ...] = ()  # those of them that site module knows
     patch: str = "patch_size"  # the model's attribute that says how many latents a side make a token; one without it
 

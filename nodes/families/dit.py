@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..dit.model import DiT
-from . import BlockList, Branch, Family
+from . import BlockList, Family
 
 FAMILY = Family(
     name="DiT",
@@ -11,9 +11,10 @@ FAMILY = Family(
     heads=("final_layer",),
     blocks=("blocks",),
     embedders=("x_embedder",),
+    image_embedder="x_embedder",
     modules=(
         BlockList(
-            "blocks", "double_block", ("img",), (Branch("attn", "img"), Branch("mlp", "img")),
+            "blocks", "double_block", ("attn", "mlp"),
             gates=lambda block, args: tuple(part.gate for part in block.adaLN_modulation(args["vec"])),
         ),
     ),

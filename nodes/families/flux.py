@@ -6,17 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import BlockList, Branch, Family, of_class
+from . import BlockList, Family, Gates, of_class
 
-DOUBLE = (Branch("img_attn.proj", "img"), Branch("img_mlp", "img"), Branch("txt_attn.proj", "txt"),
-          Branch("txt_mlp", "txt"))
-SINGLE = (Branch("linear2", "img"),)
 PATHS = ("double_blocks", "single_blocks")
 
 
 def own_double_gates(block: nn.Module, args: dict[str, Any]) -> tuple[Tensor, ...]:
     """Of blocks that hold their modulations."""
-    return tuple(part.gate for modulation in (block.img_mod, block.txt_mod) for part in modulation(args["vec"]))
+    return tuple(part.gate for part in block.img_mod(args["vec"]))
 
 
 def own_single_gates(block: nn.Module, args: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -24,22 +21,23 @@ def own_single_gates(block: nn.Module, args: dict[str, Any]) -> tuple[Tensor, ..
 
 
 def given_double_gates(_block: nn.Module, args: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Of blocks that get their modulations as arguments."""
-    return tuple(part.gate for parts in args["vec"] for part in parts)
+    """Of blocks that get their modulations, the image's and the text's, as arguments."""
+    return tuple(part.gate for part in args["vec"][0])
 
 
 def given_single_gates(_block: nn.Module, args: dict[str, Any]) -> tuple[Tensor, ...]:
     return (args["vec"].gate,)
 
 
-OWN_MODULATION = (
-    BlockList("double_blocks", "double_block", ("img", "txt"), DOUBLE, own_double_gates),
-    BlockList("single_blocks", "single_block", ("img",), SINGLE, own_single_gates, joint=True),
-)
-GIVEN_MODULATION = (
-    BlockList("double_blocks", "double_block", ("img", "txt"), DOUBLE, given_double_gates),
-    BlockList("single_blocks", "single_block", ("img",), SINGLE, given_single_gates, joint=True),
-)
+def _blocks(double_gates: Gates, single_gates: Gates) -> tuple[BlockList, ...]:
+    return (
+        BlockList("double_blocks", "double_block", ("img_attn.proj", "img_mlp"), double_gates),
+        BlockList("single_blocks", "single_block", ("linear2",), single_gates, joint=True),
+    )
+
+
+OWN_MODULATION = _blocks(own_double_gates, own_single_gates)
+GIVEN_MODULATION = _blocks(given_double_gates, given_single_gates)
 
 is_flux_class = of_class("comfy.ldm.flux.model.Flux")
 
@@ -55,6 +53,6 @@ FAMILY = Family(
     heads=("final_layer",),
     blocks=PATHS,
     embedders=("img_in", "pe_embedder", "txt_in"),
-    positions=("pe_embedder",),
+    image_embedder="img_in",
     modules=OWN_MODULATION,
 )

@@ -11,6 +11,6 @@ FAMILY = Family(
     heads=("final_layer",),
     blocks=PATHS,
     embedders=("img_in", "pe_embedder", "txt_in"),
-    positions=("pe_embedder",),
+    image_embedder="img_in",
     modules=GIVEN_MODULATION,
 )

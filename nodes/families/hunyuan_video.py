@@ -11,6 +11,6 @@ FAMILY = Family(
     heads=("final_layer",),
     blocks=PATHS,
     embedders=("byt5_in", "cond_type_embedding", "img_in", "pe_embedder", "txt_in", "vision_in"),
-    positions=("pe_embedder",),
+    image_embedder="img_in",
     modules=OWN_MODULATION,
 )

@@ -109,7 +109,7 @@ def first_parts(model: nn.Module, family: Family) -> dict[str, nn.Module]:
 
     Not the block: those of U-Nets are not called as modules.
     """
-    branches = {blocks.path: blocks.branches[0].module for blocks in family.modules}
+    branches = {blocks.path: blocks.branches[0] for blocks in family.modules}
     found: dict[str, nn.Module] = {}
     for path in family.blocks:
         blocks = model.get_submodule(path)

@@ -1,6 +1,8 @@
 """Site module, the papers': what each attention and MLP adds to a block, before its gate.
 
-A predicted step computes the gates of its own timestep afresh and adds gate · forecast, block by block.
+A predicted step computes the gates of its own timestep afresh and adds gate · forecast, block by block. The papers
+forecast what is added to a double block's text state, too; nothing that leaves the network depends on it then, so that
+here it is neither recorded nor forecast, and no text is embedded: its tokens hold anything.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..families import BlockList, Branch, Family
+from ..families import BlockList, Family
 from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, width
 
 Ranges: TypeAlias = Sequence[tuple[int, int | None, int]]
@@ -26,13 +28,12 @@ class ModuleSite(AbstractSite):
         return tuple(_name(blocks, i, branch) for blocks, i, _, branch in _branches(model, family))
 
     def needless(self, family: Family) -> tuple[str, ...]:
-        return family.positions
+        return tuple(path for path in family.embedders if path != family.image_embedder)
 
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         tokens = 0
-        for blocks, _, _, branch in _branches(model, family):
-            own = sample.text if branch.state == "txt" else sample.image
-            tokens += sample.image + sample.text if blocks.joint else own
+        for blocks, _, _, _ in _branches(model, family):
+            tokens += sample.image + sample.text if blocks.joint else sample.image
         return tokens * width(model.get_submodule(family.heads[0]))
 
     @contextmanager
@@ -41,7 +42,7 @@ class ModuleSite(AbstractSite):
             return lambda _module, _args, output: keep(name, output)
 
         handles = [
-            block.get_submodule(branch.module).register_forward_hook(seen(_name(blocks, i, branch)))
+            block.get_submodule(branch).register_forward_hook(seen(_name(blocks, i, branch)))
             for blocks, i, block, branch in _branches(model, family)
         ]
         with hooked(*handles):
@@ -58,31 +59,29 @@ class ModuleSite(AbstractSite):
         yield {**options, "patches_replace": replaced}
 
 
-def _branches(model: nn.Module, family: Family) -> Iterator[tuple[BlockList, int, nn.Module, Branch]]:
+def _branches(model: nn.Module, family: Family) -> Iterator[tuple[BlockList, int, nn.Module, str]]:
     for blocks in family.modules:
         for i, block in enumerate(model.get_submodule(blocks.path)):
             for branch in blocks.branches:
                 yield blocks, i, block, branch
 
 
-def _name(blocks: BlockList, index: int, branch: Branch) -> str:
-    return f"{blocks.path}.{index}.{branch.module}"
+def _name(blocks: BlockList, index: int, branch: str) -> str:
+    return f"{blocks.path}.{index}.{branch}"
 
 
 def _replacement(blocks: BlockList, index: int, block: nn.Module,
                  forecasts: Forecasts) -> Callable[..., dict[str, Tensor]]:
     def replacement(args: dict[str, Any], _extra: dict[str, Any]) -> dict[str, Tensor]:
-        states: dict[str, Tensor] = {name: args[name] for name in blocks.states}
+        img = args["img"]
+        ranges = args.get("modulation_dims_img", args.get("modulation_dims"))
         for branch, gate in zip(blocks.branches, blocks.gates(block, args), strict=True):
-            name, state = _name(blocks, index, branch), states[branch.state]
-            ranges = args.get(f"modulation_dims_{branch.state}", args.get("modulation_dims"))
-            if ranges is None:
-                states[branch.state] = forecasts.added(name, state, gate)
-            else:
-                states[branch.state] = state + _gated(forecasts.of(name), gate, ranges)
-        if state.dtype == torch.float16:  # hosts keep float16 states finite, block by block
-            states = {name: torch.nan_to_num(state) for name, state in states.items()}
-        return states
+            name = _name(blocks, index, branch)
+            img = (forecasts.added(name, img, gate) if ranges is None
+                   else img + _gated(forecasts.of(name), gate, ranges))
+        if img.dtype == torch.float16:  # hosts keep float16 states finite, block by block
+            img = torch.nan_to_num(img)
+        return {"img": img, "txt": args["txt"]} if "txt" in args else {"img": img}
 
     return replacement
 

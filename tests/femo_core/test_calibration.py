@@ -190,7 +190,6 @@ def test_an_explicit_schedule_gives_its_steps():
     schedule = ExplicitSchedule((0, 1, 6, 20), 50)
     assert schedule.full_steps(50) == (0, 1, 6, 20)
     assert schedule.leading_steps == 2
-    assert schedule.longest_gap(50) == 30
     assert [schedule.is_full(step, 50) for step in (0, 5, 6, 49, 50)] == [True, False, True, False, True]
 
 

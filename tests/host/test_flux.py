@@ -85,11 +85,12 @@ def test_replaying_recorded_features_is_bit_equal(variant, site, dtype):
     assert torch.equal(replayed, plain)
 
 
-def test_module_features_are_those_of_the_papers():
+def test_module_features_are_those_of_the_papers_but_for_the_text_of_double_blocks():
+    """(Which nothing in the image depends on: replaying without them is bit-equal, above.)"""
     model = build_flux().model.diffusion_model
     names = sites.SITES["module"].features(model, families.find_family(model))
     assert names == (
-        *(f"double_blocks.{i}.{m}" for i in range(2) for m in ("img_attn.proj", "img_mlp", "txt_attn.proj", "txt_mlp")),
+        *(f"double_blocks.{i}.{m}" for i in range(2) for m in ("img_attn.proj", "img_mlp")),
         *(f"single_blocks.{i}.linear2" for i in range(3)),
     )
 

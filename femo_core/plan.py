@@ -1,0 +1,68 @@
+"""Which steps of one run are full, as a session asks for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from .readback import Readback
+from .schedule import AbstractSchedule
+
+
+class AbstractPlan(ABC):
+    """The full steps of one run: known beforehand, or chosen as it goes."""
+
+    goes_by_errors: bool
+    """Whether it heeds what was `measured`."""
+
+    @property
+    @abstractmethod
+    def why_none_predicted(self) -> str:
+        """In words, for a run in which steps could have been predicted and none was."""
+
+    @abstractmethod
+    def may_be_predicted(self, step: int) -> bool:
+        """Whether `step` can be a predicted one, whatever comes."""
+
+    @abstractmethod
+    def is_full(self, step: int) -> bool:
+        """Whether the network runs at `step`, for streams past their warm-up."""
+
+    @abstractmethod
+    def had_full_step(self, first: int, before: int) -> bool:
+        """Whether a step from `first` on was full, `before` excluded. None of them is yet to come."""
+
+    @abstractmethod
+    def measured(self, gap: int, error: Readback) -> None:
+        """Of a stream at the present full step: its forecast's error, `gap` steps after its full step before."""
+
+    @abstractmethod
+    def restart(self, step: int) -> None:
+        """The run has gone back to `step`."""
+
+
+class FixedPlan(AbstractPlan):
+    """A schedule's full steps."""
+
+    goes_by_errors = False
+
+    def __init__(self, schedule: AbstractSchedule, total_steps: int):
+        self._total, self._full = total_steps, frozenset(schedule.full_steps(total_steps))
+
+    @property
+    def why_none_predicted(self) -> str:
+        return "no stream of features lasted from one full step to the next"
+
+    def may_be_predicted(self, step: int) -> bool:
+        return not self.is_full(step)
+
+    def is_full(self, step: int) -> bool:
+        return step in self._full or step >= self._total
+
+    def had_full_step(self, first: int, before: int) -> bool:
+        return any(map(self.is_full, range(first, before)))
+
+    def measured(self, gap: int, error: Readback) -> None:
+        """Changes nothing."""
+
+    def restart(self, step: int) -> None:
+        """Changes nothing."""
