@@ -89,8 +89,8 @@ class ErrorControl(AbstractPlan):
             self._next = self._last + min(gaps, default=1)
         return self._next
 
-    def had_full_step(self, first: int, before: int) -> bool:
-        return any(first <= step < before for step in self._full)
+    def outdated(self, anchor: int, step: int) -> bool:
+        return any(anchor < full < step for full in self._full)
 
     def measured(self, gap: int, error: Readback) -> None:
         self._measured.append((gap, error))

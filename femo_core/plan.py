@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 
 from .readback import Readback
 from .schedule import AbstractSchedule
@@ -28,8 +29,8 @@ class AbstractPlan(ABC):
         """Whether the network runs at `step`, for streams past their warm-up."""
 
     @abstractmethod
-    def had_full_step(self, first: int, before: int) -> bool:
-        """Whether a step from `first` on was full, `before` excluded. None of them is yet to come."""
+    def outdated(self, anchor: int, step: int) -> bool:
+        """Whether what was recorded at `anchor` may not be forecast from at `step`: a full step was missed since."""
 
     @abstractmethod
     def measured(self, gap: int, error: Readback) -> None:
@@ -46,7 +47,9 @@ class FixedPlan(AbstractPlan):
     goes_by_errors = False
 
     def __init__(self, schedule: AbstractSchedule, total_steps: int):
-        self._total, self._full = total_steps, frozenset(schedule.full_steps(total_steps))
+        full = schedule.full_steps(total_steps)
+        self._total, self._full = total_steps, frozenset(full)
+        self._longest_gap = max((after - before for before, after in pairwise((*full, total_steps))), default=1)
 
     @property
     def why_none_predicted(self) -> str:
@@ -58,8 +61,9 @@ class FixedPlan(AbstractPlan):
     def is_full(self, step: int) -> bool:
         return step in self._full or step >= self._total
 
-    def had_full_step(self, first: int, before: int) -> bool:
-        return any(map(self.is_full, range(first, before)))
+    def outdated(self, anchor: int, step: int) -> bool:
+        """By the longest gap: a sampler may jump over full steps, and then nobody has missed them."""
+        return step - anchor > self._longest_gap
 
     def measured(self, gap: int, error: Readback) -> None:
         """Changes nothing."""

@@ -132,7 +132,7 @@ class ForecastSession:
 
     def _missed_a_full_step(self, stream: Hashable) -> bool:
         anchor = math.floor(self._anchor.get(stream, self._step))
-        return stream not in self._finished and self._plan.had_full_step(anchor + 1, self.index)
+        return stream not in self._finished and self._plan.outdated(anchor, self.index)
 
     def wants_features(self, stream: Hashable) -> bool:
         """Whether a full step's features of the stream are to be recorded: a later step may be forecast from them.

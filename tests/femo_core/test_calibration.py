@@ -20,6 +20,7 @@ from femo_core import (
     expected_forecast_errors,
     lasting_step_lengths,
 )
+from femo_core.plan import FixedPlan
 
 
 def trajectory(steps, width=5, seed=0):
@@ -190,6 +191,7 @@ def test_an_explicit_schedule_gives_its_steps():
     schedule = ExplicitSchedule((0, 1, 6, 20), 50)
     assert schedule.full_steps(50) == (0, 1, 6, 20)
     assert schedule.leading_steps == 2
+    assert [FixedPlan(schedule, 50).outdated(0, step) for step in (30, 31)] == [False, True]
     assert [schedule.is_full(step, 50) for step in (0, 5, 6, 49, 50)] == [True, False, True, False, True]
 
 
