@@ -10,12 +10,15 @@ TEXT = "encoder_hidden_states"
 
 @dataclass(frozen=True)
 class BlockList:
-    """A list of blocks that a transformer goes through, with the names of their modules and arguments."""
+    """A list of blocks that a transformer goes through, with the names of their modules and arguments.
+
+    Not every block needs to have a module whose name ends in "?".
+    """
 
     path: str  # in the transformer
     states: tuple[str, ...]  # arguments of a block that it returns, in this order
-    branches: tuple[str, ...]  # its modules whose outputs are added, gated, to the states; "?": not every block has it
-    feeding: tuple[str, ...] = ()  # its modules that work for a branch alone
+    branches: tuple[str, ...]  # its modules whose outputs are added, gated, to the image's state
+    needless: tuple[str, ...] = ()  # its modules that work for such a branch, or for the text, alone
 
 
 # Class of a transformer -> its lists of blocks, in the order in which it goes through them. The last block of all
@@ -23,18 +26,18 @@ class BlockList:
 FAMILIES: dict[str, tuple[BlockList, ...]] = {
     "DiTTransformer2DModel": (BlockList("transformer_blocks", (HIDDEN,), ("attn1", "ff")),),
     "FluxTransformer2DModel": (
-        BlockList("transformer_blocks", (TEXT, HIDDEN), ("attn", "ff", "ff_context")),
+        BlockList("transformer_blocks", (TEXT, HIDDEN), ("attn", "ff"), ("ff_context",)),
         BlockList("single_transformer_blocks", (TEXT, HIDDEN), ("proj_out",), ("attn", "proj_mlp", "act_mlp")),
     ),
     "HunyuanVideoTransformer3DModel": (
-        BlockList("transformer_blocks", (HIDDEN, TEXT), ("attn", "ff", "ff_context")),
+        BlockList("transformer_blocks", (HIDDEN, TEXT), ("attn", "ff"), ("ff_context",)),
         BlockList("single_transformer_blocks", (HIDDEN, TEXT), ("proj_out",), ("attn", "proj_mlp", "act_mlp")),
     ),
     "QwenImageTransformer2DModel": (
-        BlockList("transformer_blocks", (TEXT, HIDDEN), ("attn", "img_mlp", "txt_mlp")),
+        BlockList("transformer_blocks", (TEXT, HIDDEN), ("attn", "img_mlp"), ("txt_mlp",)),
     ),
     "SD3Transformer2DModel": (
-        BlockList("transformer_blocks", (TEXT, HIDDEN), ("attn", "attn2?", "ff", "ff_context?")),
+        BlockList("transformer_blocks", (TEXT, HIDDEN), ("attn", "attn2?", "ff"), ("ff_context?",)),
     ),
     "WanTransformer3DModel": (BlockList("blocks", (HIDDEN,), ("attn1", "attn2", "ffn")),),
 }

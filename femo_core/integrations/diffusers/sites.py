@@ -2,7 +2,8 @@
 
 On a full step they hand over what they see. On a predicted step nothing that they stand on runs: site hidden passes
 every block by and gives the forecast as what the last one returns; at site module the blocks run, which computes their
-gates afresh, but get the forecasts as what their attention and MLP return.
+gates afresh, but get the forecasts as what their attention and MLP return. Nothing that leaves the transformer depends
+on what is added to the text then: that is neither recorded nor forecast.
 """
 
 from __future__ import annotations
@@ -77,19 +78,19 @@ class LastBlockHook(SiteHook):
 
 
 class BranchHook(SiteHook):
-    """What the module returns, one tensor or several, are the features."""
+    """What the module returns are the features: a tensor, or several, of which the second is the text's."""
 
     def __init__(self, call: Call, path: str):
         super().__init__(call, ())
         self.path = path
-        self.names: list[str | None] = []  # of the parts of what it returned last
+        self.names: list[str | None] = []  # of the parts of what it returned last, but for the text's
 
     def instead(self, forecast: Callable[[str], Tensor], arguments: dict[str, Any]) -> Any:
-        return _alone_or_together([forecast(name) if name else None for name in self.names])
+        return _alone_or_together([forecast(name) if name else arguments.get(TEXT) for name in self.names])
 
     def seen(self, output: Any) -> None:
         parts: tuple[Any, ...] = (output,) if isinstance(output, Tensor) else output
-        self.names = [f"{self.path}[{i}]" if isinstance(part, Tensor) else None for i, part in enumerate(parts)]
+        self.names = [f"{self.path}[{i}]" if i != 1 else None for i in range(len(parts))]
         for name, part in zip(self.names, parts, strict=True):
             if name:
                 self.call.keep(name, part)
@@ -114,11 +115,11 @@ def _module_hooks(transformer: nn.Module, lists: Sequence[BlockList], call: Call
     hooks: dict[str, SiteHook] = {}
     for blocks in lists:
         for block_path, block in _blocks(transformer, blocks):
-            for name in blocks.branches:
+            modules = {**dict.fromkeys(blocks.branches, True), **dict.fromkeys(blocks.needless, False)}
+            for name, is_branch in modules.items():
                 path = f"{block_path}.{name.rstrip('?')}"
                 if not name.endswith("?") or getattr(block, name.rstrip("?"), None) is not None:
-                    hooks[path] = BranchHook(call, path)
-            hooks |= {f"{block_path}.{name}": SiteHook(call, (HIDDEN, TEXT)) for name in blocks.feeding}
+                    hooks[path] = BranchHook(call, path) if is_branch else SiteHook(call, (HIDDEN, TEXT))
     return hooks
 
 

@@ -101,9 +101,9 @@ def test_messages(case, together):
 
 @pytest.mark.parametrize(("predictor", "norms"), [("Adapted-FeMo", 2), ("least squares", 3)])
 def test_the_message_about_norms_is_small(together, predictor, norms):
-    """Two or three for each feature and sample, with a tolerance three of the last feature. A double block has four
+    """Two or three for each feature and sample, with a tolerance three of the last feature. A double block has two
     features, a single block one."""
-    for site, features in (("hidden", 1), ("module", 2 * 4 + 2)):
+    for site, features in (("hidden", 1), ("module", 2 * 2 + 2)):
         for rank in together:
             assert rank[Case("Flux", site, predictor)]["numbers"]["allreduce"] == (
                 ADAPTED * STREAMS * norms * BATCH * features)
