@@ -17,6 +17,8 @@ from types import ModuleType
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STUBS = HERE / "stubs"  # import stand-ins for torchvision and torchaudio, of which not every platform has a CPU build
+# A file of tests in one of three processes: models are small, and servers and browsers are mostly waited for.
+WORKERS = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 MISSING = (
     "no ComfyUI found, host tests skipped: get one with `pip install comfy-cli && comfy install`, "
     "or name one in COMFYUI_PATH"
@@ -97,8 +99,9 @@ def run_tests(arguments: list[str]) -> int:
     worst = 0
     for host in hosts:
         print(f"== ComfyUI {version(host)} at {host}", flush=True)
-        command = [sys.executable, "-m", "pytest", str(HERE), *arguments]
-        worst = max(worst, subprocess.run(command, env={**os.environ, "FEMO_TEST_HOST": str(host)}).returncode)
+        command = [sys.executable, "-m", "pytest", str(HERE), *WORKERS, *arguments]
+        environment = {**os.environ, "FEMO_TEST_HOST": str(host), "OMP_NUM_THREADS": "1"}
+        worst = max(worst, subprocess.run(command, env=environment).returncode)
     return worst
 
 
