@@ -240,6 +240,7 @@ class ForecastSession:
         """Drops what was recorded for a stream: it starts afresh, with a warm-up of its own."""
         self.cache.forget(stream)
         self._anchor.pop(stream, None)
+        self._finished.discard(stream)
         self._first_step.pop(stream, None)
 
     def _counted_index(self) -> int:

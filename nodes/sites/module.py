@@ -2,7 +2,7 @@
 
 A predicted step computes the gates of its own timestep afresh and adds gate · forecast, block by block. The papers
 forecast what is added to a double block's text state, too; nothing that leaves the network depends on it then, so that
-here it is neither recorded nor forecast, and no text is embedded: its tokens hold anything.
+here it is neither recorded nor forecast. Nor need a text be embedded: its tokens hold anything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..families import BlockList, Family
-from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, width
+from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, replaced, width
 
 Ranges: TypeAlias = Sequence[tuple[int, int | None, int]]
 """Tokens from, to (None: the last), and which of the gates is theirs."""
@@ -51,12 +51,12 @@ class ModuleSite(AbstractSite):
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
                      forecasts: Forecasts) -> Iterator[dict[str, Any]]:
-        replaced = dict(options.get("patches_replace", {}))
-        replaced["dit"] = replaced.get("dit", {}) | {
+        patches = dict(options.get("patches_replace", {}))
+        patches["dit"] = patches.get("dit", {}) | {
             (blocks.key, i): _replacement(blocks, i, block, forecasts)
             for blocks in family.modules for i, block in enumerate(model.get_submodule(blocks.path))
         }
-        yield {**options, "patches_replace": replaced}
+        yield {**options, "patches_replace": patches}
 
 
 def _branches(model: nn.Module, family: Family) -> Iterator[tuple[BlockList, int, nn.Module, str]]:
@@ -72,18 +72,35 @@ def _name(blocks: BlockList, index: int, branch: str) -> str:
 
 def _replacement(blocks: BlockList, index: int, block: nn.Module,
                  forecasts: Forecasts) -> Callable[..., dict[str, Tensor]]:
-    def replacement(args: dict[str, Any], _extra: dict[str, Any]) -> dict[str, Tensor]:
+    def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Tensor]:
         img = args["img"]
-        ranges = args.get("modulation_dims_img", args.get("modulation_dims"))
         for branch, gate in zip(blocks.branches, blocks.gates(block, args), strict=True):
             name = _name(blocks, index, branch)
-            img = (forecasts.added(name, img, gate) if ranges is None
-                   else img + _gated(forecasts.of(name), gate, ranges))
+            if gate.shape[1] == 1:
+                img = forecasts.added(name, img, gate)
+            else:
+                img = img + _gated(forecasts.of(name), gate, _ranges(block, args, extra["original_block"]))
         if img.dtype == torch.float16:  # hosts keep float16 states finite, block by block
             img = torch.nan_to_num(img)
         return {"img": img, "txt": args["txt"]} if "txt" in args else {"img": img}
 
     return replacement
+
+
+def _ranges(block: nn.Module, args: dict[str, Any], original_block: Callable[..., Any]) -> Ranges:
+    """As the host gives them to a block, where it knows two timesteps at once (reference images, first frames).
+
+    A replacement is not told of them by every version and model.
+    """
+    given: dict[str, Any] = {}
+
+    def noting(*_: Any, **kwargs: Any) -> tuple[None, None]:
+        given.update(kwargs)
+        return None, None
+
+    with replaced(block, "forward", noting):
+        original_block(args)
+    return given["modulation_dims_img"] if "modulation_dims_img" in given else given["modulation_dims"]
 
 
 def _gated(addend: Tensor, gate: Tensor, ranges: Ranges) -> Tensor:

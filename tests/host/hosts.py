@@ -99,6 +99,7 @@ def run_tests(arguments: list[str]) -> int:
     worst = 0
     for host in hosts:
         print(f"== ComfyUI {version(host)} at {host}", flush=True)
+        server_environment(host)  # installs what several processes would else install at a time
         command = [sys.executable, "-m", "pytest", str(HERE), *WORKERS, *arguments]
         environment = {**os.environ, "FEMO_TEST_HOST": str(host), "OMP_NUM_THREADS": "1"}
         worst = max(worst, subprocess.run(command, env=environment).returncode)

@@ -195,6 +195,9 @@ IMAGES: tuple[SmallModel, ...] = (
     SmallModel(
         "FLUX.2 Klein with a reference image", "Flux2", {**FLUX2, "guidance_embed": False}, (128, 8, 8), TEXT,
         all_of(NOT_POOLED, reference(128, 8, 8))),
+    SmallModel(
+        "FLUX.2 Klein with a reference image at timestep 0", "Flux2", {**FLUX2, "guidance_embed": False}, (128, 8, 8),
+        TEXT, all_of(NOT_POOLED, reference(128, 8, 8), fixed(reference_latents_method="index_timestep_zero"))),
     SmallModel("Chroma", "Chroma", CHROMA, (16, 16, 16), TEXT, NOT_POOLED),
     SmallModel("Chroma Radiance", "ChromaRadiance", RADIANCE, (3, 64, 64), TEXT, NOT_POOLED),
     SmallModel("HunyuanImage 2.1", "HunyuanImage21", HUNYUAN, (64, 8, 8), TEXT),

@@ -405,8 +405,12 @@ def test_previews_are_of_every_step(models):
     assert all(torch.isfinite(x0).all() for _, x0, _ in ours)
 
 
-def test_a_cache_of_keys_that_shortens_the_image_after_the_first_step(reports):
-    """FluxKVCache takes reference images out of the network after the first step: recorded features no longer fit."""
+@pytest.mark.parametrize("site", ["hidden", "module", "output"])
+def test_a_cache_of_keys_that_shortens_the_image_after_the_first_step(site, reports):
+    """FluxKVCache takes reference images out of the network after the first step: recorded features no longer fit.
+
+    It also gives them a timestep of their own.
+    """
     klein = next(small for small in IMAGES if small.name.startswith("FLUX.2 Klein"))
     if not available(klein):
         pytest.skip("no FLUX.2 here")
@@ -416,8 +420,8 @@ def test_a_cache_of_keys_that_shortens_the_image_after_the_first_step(reports):
         return run_node("flux", "FluxKVCache", model=model)
 
     plain = sample(klein, add(model))
-    assert torch.equal(sample(klein, add(accelerated(model, interval=1))), plain)
-    result = sample(klein, add(accelerated(model)))
+    assert torch.equal(sample(klein, add(accelerated(model, interval=1, site=site))), plain)
+    result = sample(klein, add(accelerated(model, site=site)))
     assert torch.isfinite(result).all()
     assert reports[-1].network_runs_saved > 0
 

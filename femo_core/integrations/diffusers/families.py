@@ -12,12 +12,12 @@ TEXT = "encoder_hidden_states"
 class BlockList:
     """A list of blocks that a transformer goes through, with the names of their modules and arguments.
 
-    Not every block needs to have a module whose name ends in "?".
+    A module whose name ends in "?" may be missing in a block.
     """
 
     path: str  # in the transformer
     states: tuple[str, ...]  # arguments of a block that it returns, in this order
-    branches: tuple[str, ...]  # its modules whose outputs are added, gated, to the image's state
+    branches: tuple[str, ...]  # its modules whose outputs, the first where there are several, are added to the image
     needless: tuple[str, ...] = ()  # its modules that work for such a branch, or for the text, alone
 
 
