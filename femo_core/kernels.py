@@ -205,5 +205,5 @@ def _column(weight: Tensor, like: Tensor) -> Tensor:
 
 def _squared_norms(values: Tensor) -> Tensor:
     """Of each sample: (B, ...) -> (B,). Row by row, which several threads can share."""
-    rows = torch.linalg.vector_norm(values, dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return rows.square().reshape(len(values), -1).sum(1)
+    return torch.linalg.vector_norm(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        values, dim=-1).square().reshape(len(values), -1).sum(1)
