@@ -93,13 +93,13 @@ def help_pictures(page: Page, output: Path, shot: Path) -> None:
     page.run("""() => {
         const node = app.graph.nodes.find(n => n.type === "FeMoCache"), { ds } = app.canvas
         ds.scale = 1.4
-        ds.offset = [100 - node.pos[0], 120 - node.pos[1]]
+        ds.offset = [100 - node.pos[0], 80 - node.pos[1]]
         app.canvas.setDirty(true, true)
     }""")
     page.page.wait_for_timeout(800)
     page.screenshot(shot)
     width, height = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').size")
-    left, top = 1.4 * 100, 1.4 * (120 - 30)
+    left, top = 1.4 * 100, 1.4 * (80 - 30)
     box = tuple(map(round, (left, top, left + 1.4 * width, top + 1.4 * (height + 30))))
     Image.open(shot).convert("RGB").crop(box).save(PICTURES / "cache_node.png", optimize=True)
     history = page.server.get("/history").json()
