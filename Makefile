@@ -11,7 +11,7 @@ demo-comfyui: .venv/demo host
 	$(PY) benchmarks/demo_comfyui.py
 
 test: lint host
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore tests/host -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore tests/host -n 3
 	$(PY) tests/host/hosts.py test
 
 lint: .venv/test

@@ -206,4 +206,4 @@ def _column(weight: Tensor, like: Tensor) -> Tensor:
 def _squared_norms(values: Tensor) -> Tensor:
     """Of each sample: (B, ...) -> (B,). Row by row, which several threads can share."""
     return torch.linalg.vector_norm(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        values, dim=-1).square().reshape(len(values), -1).sum(1)
+        values, dim=-1, keepdim=True).square().flatten(1).sum(1)

@@ -73,13 +73,12 @@ def _name(blocks: BlockList, index: int, branch: str) -> str:
 def _replacement(blocks: BlockList, index: int, block: nn.Module,
                  forecasts: Forecasts) -> Callable[..., dict[str, Tensor]]:
     def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Tensor]:
-        img = args["img"]
-        for branch, gate in zip(blocks.branches, blocks.gates(block, args), strict=True):
+        img, gates = args["img"], blocks.gates(block, args)
+        ranges = _ranges(block, args, extra["original_block"]) if gates[0].shape[1] > 1 else None
+        for branch, gate in zip(blocks.branches, gates, strict=True):
             name = _name(blocks, index, branch)
-            if gate.shape[1] == 1:
-                img = forecasts.added(name, img, gate)
-            else:
-                img = img + _gated(forecasts.of(name), gate, _ranges(block, args, extra["original_block"]))
+            img = (forecasts.added(name, img, gate) if ranges is None
+                   else img + _gated(forecasts.of(name), gate, ranges))
         if img.dtype == torch.float16:  # hosts keep float16 states finite, block by block
             img = torch.nan_to_num(img)
         return {"img": img, "txt": args["txt"]} if "txt" in args else {"img": img}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .families import HIDDEN, TEXT, BlockList
 
 HOOK = "femo"
+TEXT_PART = 1  # of what an attention returns, where it returns several tensors
 
 
 @dataclass
@@ -78,7 +79,7 @@ class LastBlockHook(SiteHook):
 
 
 class BranchHook(SiteHook):
-    """What the module returns are the features: a tensor, or several, of which the second is the text's."""
+    """What the module returns are the features: a tensor, or several, of which one is the text's."""
 
     def __init__(self, call: Call, path: str):
         super().__init__(call, ())
@@ -86,11 +87,15 @@ class BranchHook(SiteHook):
         self.names: list[str | None] = []  # of the parts of what it returned last, but for the text's
 
     def instead(self, forecast: Callable[[str], Tensor], arguments: dict[str, Any]) -> Any:
-        return _alone_or_together([forecast(name) if name else arguments.get(TEXT) for name in self.names])
+        parts: list[Any] = [forecast(name) if name else None for name in self.names]
+        if len(parts) > TEXT_PART:
+            parts[TEXT_PART] = arguments.get(TEXT)
+        return _alone_or_together(parts)
 
     def seen(self, output: Any) -> None:
         parts: tuple[Any, ...] = (output,) if isinstance(output, Tensor) else output
-        self.names = [f"{self.path}[{i}]" if i != 1 else None for i in range(len(parts))]
+        self.names = [f"{self.path}[{i}]" if isinstance(part, Tensor) and i != TEXT_PART else None
+                      for i, part in enumerate(parts)]
         for name, part in zip(self.names, parts, strict=True):
             if name:
                 self.call.keep(name, part)
