@@ -33,6 +33,28 @@ def adams_bashforth(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) 
     return x
 
 
+def dpmpp_2m(signal: Callable[[float], float]) -> Solver:
+    """DPM-Solver++(2M) (Lu et al. 2022): multistep, second order in log (signal / σ), on the picture x − σ·v, its last
+    step of first order. `signal` (σ) is the picture's factor in x, with x − σ·v = that picture where it is 1 − σ or 1."""
+    def solve(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+        before, last_length = None, 0.0
+        for i, (sigma, lower) in enumerate(pairwise(sigmas)):
+            image = x - sigma * derivative(i, x)
+            if lower == 0:
+                return image
+            # Log ratios of signal and noise; at σ = 1 of a flow there is no signal, and the step is of first order.
+            length = math.log(signal(lower) / lower * sigma / max(signal(sigma), 1e-6))
+            blend = image
+            if before is not None and math.isfinite(last_length):
+                share = length / (2 * last_length)
+                blend = (1 + share) * image - share * before
+            x = lower / sigma * x + (signal(lower) - signal(sigma) * lower / sigma) * blend
+            before, last_length = image, length if signal(sigma) > 1e-6 else math.inf
+        return x
+
+    return solve
+
+
 def ancestral(signal: Callable[[float], float], seed: int, renewed: float | None = None) -> Solver:
     """Euler with part of the noise drawn anew at every step: the share `renewed` of its variance, or as much as
     k-diffusion's "euler_ancestral" renews at η = 1 (which is DDPM's sampler). `signal` (σ) is the image's factor in x;

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,20 +33,23 @@ def random_times(count: int) -> Tensor:
 
 
 class Trainer:
-    def __init__(self, model: Flux, latents: Tensor, contexts: Tensor, steps: int, peak_rate: float):
+    def __init__(self, model: Flux, latents: Tensor, contexts: Tensor, steps: int, peak_rate: float,
+                 times: Callable[[int], Tensor] = random_times, half: bool = True):
+        """half: in bfloat16, which takes a CPU without AMX twenty times as long."""
         self.model, self.latents, self.contexts, self.steps = model, latents, contexts, steps
-        self.optimiser = Optimiser(model, steps, peak_rate, no_muon=("mod",))
+        self.times, self.half = times, half
+        self.optimiser = Optimiser(model, steps, peak_rate, no_muon=("mod",), half=half)
         self.run = torch.compile(model, dynamic=False)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A noisy latent, its velocity target, the time and the context."""
         rows = torch.randint(len(self.latents), (BATCH,))
-        clean, noise, t = self.latents[rows], torch.randn(BATCH, *LATENT_SHAPE), random_times(BATCH)
+        clean, noise, t = self.latents[rows], torch.randn(BATCH, *LATENT_SHAPE), self.times(BATCH)
         mix = t[:, None, None, None]
         return (1 - mix) * clean + mix * noise, noise - clean, t, self.contexts[rows]
 
     def velocity(self, x: Tensor, t: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             return self.run(x, t, context, guidance).float()
 
     def fit(self) -> list[float]:

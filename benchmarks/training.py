@@ -24,13 +24,40 @@ from femo_core import Schedule, TaylorSeer
 MUON_RATE = 6.0  # times AdamW's learning rate
 
 
+class WideMuon(torch.optim.Muon):
+    """Muon in float32: torch's works in bfloat16, which takes a CPU without AMX longer than the network itself."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                state = self.state[matrix]
+                average = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
+                average.lerp_(matrix.grad, 1 - group["momentum"])
+                direction = nearest_orthogonal(matrix.grad.lerp(average, group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.sub_(direction, alpha=group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+
+
+def nearest_orthogonal(matrix: Tensor) -> Tensor:
+    """By five Newton–Schulz iterations, with the coefficients of Jordan et al. (2024)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp_min(1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if tall else x
+
+
 class Optimiser:
     """Muon for the blocks' matrices (Jordan et al. 2024: learns them in far fewer steps), AdamW for the rest.
 
     `average` holds the exponential moving average of the weights.
     """
 
-    def __init__(self, model: nn.Module, steps: int, peak_rate: float, no_muon: tuple[str, ...]):
+    def __init__(self, model: nn.Module, steps: int, peak_rate: float, no_muon: tuple[str, ...],
+                 half: bool = True):
         """`no_muon`: parts of the names of matrices in blocks that AdamW shall keep (modulations)."""
         self.model = model
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
@@ -39,8 +66,9 @@ class Optimiser:
             if p.ndim == 2 and "blocks." in name and not any(part in name for part in no_muon)]
         chosen = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in chosen]
+        muon = torch.optim.Muon if half else WideMuon
         self.optimisers = [
-            torch.optim.Muon(matrices, lr=MUON_RATE * peak_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            muon(matrices, lr=MUON_RATE * peak_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01),
         ]
         self.schedules = [

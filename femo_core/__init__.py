@@ -14,12 +14,15 @@ from .calibration import (
     lasting_step_lengths,
 )
 from .errors import StateError
+from .noise_levels import resample_gram, uncovered
 from .predictor import AbstractPredictor, PredictorState
 from .predictors.femo import FeMo
+from .predictors.scaled_taylor import ScaledTaylor
 from .predictors.taylorseer import TaylorSeer
 from .report import RunReport
-from .schedule import AbstractSchedule, ExplicitSchedule, Schedule
+from .schedule import AbstractSchedule, ExplicitSchedule, RampSchedule, Schedule
 from .session import ForecastSession
+from .tuning import tune, tuning_runs
 
 __all__ = [
     "AbstractPredictor",
@@ -30,7 +33,9 @@ __all__ = [
     "FeatureCache",
     "ForecastSession",
     "PredictorState",
+    "RampSchedule",
     "RunReport",
+    "ScaledTaylor",
     "Schedule",
     "StateError",
     "TaylorSeer",
@@ -40,4 +45,8 @@ __all__ = [
     "expected_error",
     "expected_forecast_errors",
     "lasting_step_lengths",
+    "resample_gram",
+    "tune",
+    "tuning_runs",
+    "uncovered",
 ]

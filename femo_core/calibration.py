@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import check_integer, check_number
+from .gap_costs import gap_costs
 from .predictor import AbstractPredictor
 from .predictors.taylorseer import TaylorSeer
 from .schedule import ExplicitSchedule
@@ -123,7 +124,7 @@ def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int, predicto
             raise ValueError(f"predictors must be linear: gamma must be 0 and adaptation sign; got {predictor}")
         order = min(predictor.max_order, 1)
         if order not in starts:
-            starts[order] = problem.best_steps(budget, order)
+            starts[order] = gap_costs(problem.gram, problem.weights, slope=order).best_steps(budget)
             if gap_correlation:
                 starts[order] = problem.improved(starts[order], TaylorSeer(order))
         steps = starts[order]
@@ -174,11 +175,6 @@ class _Problem:
                              f"{tuple(self.gram.shape)}")
         if not bool(self.gram.isfinite().all() & self.weights.isfinite().all()):
             raise ValueError("gram and step_weights must be finite: the run that they come from gave NaN or infinity")
-        # Sums from the start up to, and without, each step: Σ w, Σ w·t, ⟨f_i, Σ w·f⟩ and ⟨Σ w·f, Σ w·f⟩.
-        self._sum_weights = _from_zero(self.weights)
-        self._sum_positions = _from_zero(self.weights * torch.arange(self.total))
-        self._feature_truth = _from_zero(self.gram * self.weights)
-        self._truth_truth = _from_zero((self._feature_truth * self.weights[:, None]).T).T
 
     def cost(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> float:
         """ρ ‖Σ e‖² + (1 − ρ) Σ ‖e‖², e = Σ weight · (forecast − truth) of a gap: the predictor run on unit vectors."""
@@ -208,58 +204,3 @@ class _Problem:
                     if (cost := self.cost(changed, predictor)) < best * (1 - 1e-9):
                         best, steps, moved = cost, changed, True
         return steps
-
-    def best_steps(self, budget: int, order: int) -> tuple[int, ...]:
-        """By dynamic programming over the last two full steps: a before b before the next.
-
-        least[a, b]: the cost of the gaps so far, the last full steps being a and b; a = S stands for none.
-        """
-        total, none = self.total, self.total
-        costs = [self._gap_costs(last, order) for last in range(total)]
-        least = torch.full((total + 1, total), torch.inf, dtype=torch.float64)
-        least[none, 0] = 0.0
-        choices: list[Tensor] = []
-        for _ in range(budget - 1):
-            # (last, before, next): what was before is chosen best for each pair of last and next.
-            sums = torch.stack([least[:, last, None] + costs[last][:, :total] for last in range(total)])
-            best, before = sums.min(1)
-            choices.append(before)
-            least = torch.cat((best, torch.full((1, total), torch.inf, dtype=torch.float64)))
-        ends = torch.stack([least[:, last] + costs[last][:, total] for last in range(total)], 1)
-        before, last = divmod(int(ends.argmin()), total)
-        steps = [last]
-        for choice in reversed(choices):
-            steps.append(before)
-            before, last = int(choice[before, last]), before
-        return tuple(reversed(steps))
-
-    def _gap_costs(self, last: int, order: int) -> Tensor:
-        """(S + 1, S + 1): of the gap from full step `last` to the next, by the full step before it and by the next.
-
-        Weighted errors sum to (W + K / d) f_last − (K / d) f_before − R: W the weights within the gap, K the same times
-        the distance from `last`, d the distance of the two full steps, R the weighted truth; without a step before, or
-        at order 0, to W f_last − R. Inner products of R are differences of sums from the start.
-        """
-        start, none = last + 1, self.total
-        within = self._sum_weights - self._sum_weights[start]
-        distances = self._sum_positions - self._sum_positions[start] - last * within
-        truth = self._truth_truth.diagonal() - 2 * self._truth_truth[start] + self._truth_truth[start, start]
-        last_truth = self._feature_truth[last] - self._feature_truth[last, start]
-        reuse = within**2 * self.gram[last, last] - 2 * within * last_truth + truth
-        costs = torch.full((self.total + 1, self.total + 1), torch.inf, dtype=torch.float64)
-        costs[none] = reuse
-        if last:
-            slope = distances / (last - torch.arange(last, dtype=torch.float64))[:, None] * order
-            own, norms = self.gram[last, last], self.gram.diagonal()[:last, None]
-            before_truth = self._feature_truth[:last] - self._feature_truth[:last, start, None]
-            factor = within + slope
-            costs[:last] = (
-                factor**2 * own + slope**2 * norms - 2 * factor * slope * self.gram[:last, last, None]
-                - 2 * factor * last_truth + 2 * slope * before_truth + truth)
-        costs[:, :start] = torch.inf
-        return costs.clamp_min(0.0)
-
-
-def _from_zero(values: Tensor) -> Tensor:
-    """Sums up to, and without, each index, along the last dimension: one more than there are values."""
-    return torch.nn.functional.pad(values.cumsum(-1), (1, 0))

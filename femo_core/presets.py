@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .predictor import AbstractPredictor
 from .predictors.femo import FeMo
+from .predictors.scaled_taylor import ScaledTaylor
 from .predictors.taylorseer import TaylorSeer
 from .schedule import Schedule
 
@@ -56,3 +57,7 @@ MEASURED: dict[str, Preset] = {
 # With full steps that a calibration chose: best or next to it on both small models, and nearly the same for all of
 # 14 to 7 full steps (benchmarks/results/calibration.md).
 CALIBRATED = Preset(FeMo(1, beta=-0.3), warmup_steps=3, cooldown_steps=1)
+
+# With RampSchedule, where nothing is known of the model: a line through the last two full steps, its slope held back,
+# as a trajectory that slows down wants it (benchmarks/results/regimes.md).
+RAMP = ScaledTaylor(factors=((0, 0.6),))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from typing import ClassVar
 
 from .errors import check_integer
+from .noise_levels import check_sigmas
 
 
 @dataclass(frozen=True)
@@ -138,3 +141,60 @@ class ExplicitSchedule(AbstractSchedule):
 
     def why_all_full(self, total_steps: int) -> str:
         return f"the schedule makes all {total_steps} steps full"
+
+
+@dataclass(frozen=True)
+class RampSchedule(AbstractSchedule):
+    """Ramp: full steps dense at first, their gaps growing, for a model of which nothing is known.
+
+    budget b: how many full steps. The j-th stands at total_steps · (j / b)^GROWTH, and at least one step after the one
+    before. sigmas: the run's noise levels, one more than its steps, if they are known: where its last step is long, the
+    last full step is moved there. It is *not* fitted to a model: `tune` is.
+
+    Source: our measurements (benchmarks/results/regimes.md). Schedules that others' searches found on large models look
+    alike: of 50 steps 0 1 2 4 6 11 24 41 49 on FLUX.1-dev; this one has 0 1 2 3 7 11 18 27 37.
+
+    Raises ValueError for a budget below 1, and for levels that do not fall.
+    """
+
+    budget: int = 9
+    sigmas: tuple[float, ...] = ()
+
+    GROWTH: ClassVar[float] = 2.5
+    LONG: ClassVar[float] = 0.12  # a last step of that share of the run's noise is full
+
+    def __post_init__(self) -> None:
+        check_integer("budget", self.budget, 1)
+        object.__setattr__(self, "sigmas", check_sigmas("sigmas", self.sigmas) if self.sigmas else ())
+
+    def is_full(self, step: int, total_steps: int) -> bool:
+        return step >= total_steps or step in self._full(total_steps)
+
+    def _full(self, total_steps: int) -> tuple[int, ...]:
+        return _ramp(self.budget, total_steps, self._ends_long(total_steps))
+
+    def _ends_long(self, total_steps: int) -> bool:
+        return len(self.sigmas) == total_steps + 1 and (
+            self.sigmas[-2] - self.sigmas[-1] > self.LONG * (self.sigmas[0] - self.sigmas[-1]))
+
+    @property
+    def leading_steps(self) -> int:
+        return 2  # for a stream that starts in mid-run: what a slope needs
+
+    @property
+    def first_recorded_step(self) -> int:
+        return 0
+
+    def why_all_full(self, total_steps: int) -> str:
+        return f"a budget of {self.budget} makes all {total_steps} steps full"
+
+
+@lru_cache(maxsize=64)
+def _ramp(budget: int, total_steps: int, ends_long: bool) -> tuple[int, ...]:
+    budget = min(budget, total_steps)
+    ends_long = ends_long and budget > 1
+    ramped, steps = budget - ends_long, list[int]()
+    for place in range(ramped):
+        wanted = round((total_steps - ends_long) * (place / ramped) ** RampSchedule.GROWTH)
+        steps.append(min(max(wanted, steps[-1] + 1 if steps else 0), total_steps - budget + place))
+    return (*steps, total_steps - 1) if ends_long else tuple(steps)

@@ -1,0 +1,260 @@
+"""Every row in every regime: `make bench-regimes` writes results/regimes.csv, and from it regimes.md and regimes.png.
+
+What is measured is how far a run with so many network runs ends from the full run of as many steps: RMSE of pixels, 16
+pictures of two seeds, and its median picture's; and how far from the limit, Euler's method in 400 steps. What is
+learned (Gram matrix, what `tune` tries out) is of six other pictures. It goes on where it was interrupted. --full
+measures every budget, --model and --steps a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import regime_rivals as rivals
+import torch
+from forecasting import sample
+from paper_table import RESULTS, random_job
+from regime_rivals import Choice
+from regime_rivals import Path as FullPath
+from regime_subjects import MODELS, REGIMES, Regime
+from solvers import Solver, dpmpp_2m, euler
+from subjects import Job, Level, Subject
+from torch import Tensor
+from tqdm import tqdm
+
+from femo_core import (
+    Calibration,
+    RampSchedule,
+    Schedule,
+    TaylorSeer,
+    TrajectoryGram,
+    calibrate,
+    lasting_step_lengths,
+    resample_gram,
+    tune,
+)
+from femo_core.predictor import AbstractPredictor
+from femo_core.presets import CALIBRATED, RAMP
+from femo_core.schedule import ExplicitSchedule
+
+# Network runs of so many steps; the others with --full.
+BUDGETS = {50: (25, 14, 8), 28: (14, 7), 20: (12, 7), 12: (8, 5), 8: (6, 4)}
+MORE_BUDGETS = {50: (38, 17, 11), 28: (20, 10, 5), 20: (15, 9, 5, 4), 12: (9, 6, 4), 8: (7, 5, 3)}
+SEEDS, SAMPLES = (20, 21), 8  # of the pictures that are compared
+LEARNED_SEED, LEARNED = 25, 6  # of those that are learned from
+LIMIT_STEPS = 400
+ELSEWHERE = {"tuned, learned at 20 steps": 20, "tuned, learned at 50 steps": 50}  # at the regime below
+HOME_SHIFT = 1.0
+COLUMNS = ("model", "shift", "steps", "budget", "row", "rmse", "median", "psnr", "to_limit", "full_steps", "predictor")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    rmse: float
+    median: float
+    psnr: float
+    to_limit: float
+
+
+class Cell:
+    """A regime at a number of steps: its full run, what was learned, and what is measured of any other run."""
+
+    def __init__(self, subject: Subject, regime: Regime, steps: int, tuning: bool = False):
+        self.subject, self.regime, self.steps = subject, regime, steps
+        self.levels = regime.levels(subject, steps)
+        self.sigmas = [*(level.sigma for level in self.levels), 0.0]
+        self.signals = [subject.signal(sigma) for sigma in self.sigmas]
+        seeds = tuple(seed + 100 * tuning for seed in (*SEEDS, LEARNED_SEED))
+        self.job = random_job(seeds[:2], SAMPLES, tuning)
+        self.learned_job = random_job(seeds[2:], LEARNED, tuning)
+
+    @cached_property
+    def full(self) -> Tensor:
+        return self._plain(self.job, self.levels)
+
+    @cached_property
+    def limit(self) -> Tensor:
+        return self._plain(self.job, self.regime.levels(self.subject, LIMIT_STEPS))
+
+    @cached_property
+    def learned(self) -> FullPath:
+        xs, vs, gram = list[Tensor](), list[Tensor](), TrajectoryGram()
+
+        def watched(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Any) -> Tensor:
+            def recorded(step: int, x: Tensor) -> Tensor:
+                v = derivative(step, x)
+                gram.record(step, v)
+                xs.append(x / math.hypot(self.signals[step], sigmas[step]))
+                vs.append(v.clone())
+                return v
+            return euler(recorded, x, sigmas)
+
+        result, _ = sample(self.subject, self.learned_job, self.steps, TaylorSeer(0), Schedule(1), solver=watched,
+                           levels=self.levels)
+        self.learned_pixels = self.subject.pixels(result)
+        return FullPath(torch.stack(xs), torch.stack(vs), gram.matrix, self.sigmas, self.signals)
+
+    def _plain(self, job: Job, levels: list[Level], solver: Solver = euler) -> Tensor:
+        result, _ = sample(self.subject, job, len(levels), TaylorSeer(0), Schedule(1), solver=solver, levels=levels)
+        return self.subject.pixels(result)
+
+    def measured(self, pixels: Tensor) -> Measured:
+        squares = (pixels - self.full).square().mean((1, 2, 3))
+        return Measured(
+            squares.mean().sqrt().item(), squares.sqrt().median().item(),
+            (10 * (4 / squares.clamp_min(1e-12)).log10()).mean().item(),
+            (pixels - self.limit).square().mean().sqrt().item())
+
+    def solved(self, budget: int, solver: Solver = euler) -> Tensor:
+        return self._plain(self.job, self.regime.levels(self.subject, budget), solver)
+
+    def forecast(self, choice: Choice, job: Job | None = None) -> Tensor:
+        result, _ = sample(
+            self.subject, job or self.job, self.steps, choice.predictor, ExplicitSchedule(choice.steps, self.steps),
+            levels=self.levels, coordinate=choice.coordinate, site=choice.site)
+        return self.subject.pixels(result)
+
+    def easy_cache(self, steps: tuple[int, ...]) -> Tensor:
+        """EasyCache's own forecast: what the network added to its input at the last full step is added again."""
+        kept: list[Tensor] = []
+
+        def watched(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Any) -> Tensor:
+            def reused(step: int, x: Tensor) -> Tensor:
+                scaled = x / math.hypot(self.signals[step], sigmas[step]) if self.signals[-2] == 1.0 else x
+                if step in steps:
+                    v = derivative(step, x)
+                    kept[:] = [v - scaled]
+                    return v
+                return scaled + kept[0]
+            return euler(reused, x, sigmas)
+
+        result, _ = sample(
+            self.subject, self.job, self.steps, TaylorSeer(0), Schedule(1), solver=watched, levels=self.levels)
+        return self.subject.pixels(result)
+
+    def try_out(self, schedule: Any, predictor: AbstractPredictor) -> float:
+        """In closed loop on the pictures that were learned from."""
+        choice = Choice(schedule.full_steps(self.steps), predictor)
+        return (self.forecast(choice, self.learned_job) - self.learned_pixels).square().mean().sqrt().item()
+
+    def ramp(self, budget: int) -> Choice:
+        return Choice(RampSchedule(budget, tuple(self.sigmas)).full_steps(self.steps), RAMP)
+
+    def calibrated(self, budget: int) -> Choice:
+        weights = lasting_step_lengths(self.sigmas, self.signals)
+        return _choice(calibrate(self.learned.gram, weights, budget, [CALIBRATED.predictor]), self.steps)
+
+    def tuned(self, budget: int, gram: Tensor | None = None, tries: bool = False) -> Choice:
+        gram = self.learned.gram if gram is None else gram
+        return _choice(tune(gram, self.sigmas, self.signals, budget, self.try_out if tries else None), self.steps)
+
+
+def _choice(found: Calibration, steps: int) -> Choice:
+    return Choice(found.schedule.full_steps(steps), found.predictor)
+
+
+def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], tuple[Tensor, Choice | None]]]]:
+    """By name: what makes its pictures. Of the papers' rows each is one of its own; the page takes the best."""
+    def forecast(choice: Choice) -> Callable[[], tuple[Tensor, Choice]]:
+        return lambda: (cell.forecast(choice), choice)
+
+    path = cell.learned
+    yield "plain, euler", lambda: (cell.solved(budget), None)
+    yield "plain, dpmpp_2m", lambda: (cell.solved(budget, dpmpp_2m(cell.subject.signal)), None)
+    for choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget):
+        cooldown = int(choice.steps[-1] == cell.steps - 1)
+        name = f"FeMo β={choice.predictor.beta:g}" if hasattr(choice.predictor, "beta") else (
+            f"TaylorSeer O={choice.predictor.max_order}")
+        yield f"papers, {name}, cool-down {cooldown}", forecast(choice)
+    if found := rivals.spectrum(cell.steps, budget):
+        yield "Spectrum", forecast(found)
+    easy = rivals.easy_cache(path, budget)
+    yield "EasyCache", lambda: (cell.easy_cache(easy), Choice(easy, TaylorSeer(0)))
+    yield "SeaCache", forecast(Choice(rivals.sea_cache(path, budget), TaylorSeer(0)))
+    for order in (1, 2):
+        yield f"DPCache, O={order}", forecast(rivals.dp_cache(path, budget, order))
+    yield "MeanCache", forecast(rivals.mean_cache(path, budget))
+    yield "Ramp", forecast(cell.ramp(budget))
+    yield "calibrated", forecast(cell.calibrated(budget))
+    yield "tuned", forecast(cell.tuned(budget))
+    yield "tuned, tried out", forecast(cell.tuned(budget, tries=True))
+    for name, steps in ELSEWHERE.items():
+        home = home_cell(cell.subject, cell.regime.model, steps)
+        gram = resample_gram(home.learned.gram, home.sigmas, cell.sigmas)
+        yield name, forecast(cell.tuned(budget, gram))
+
+
+_homes: dict[tuple[str, int], Cell] = {}
+
+
+def home_cell(subject: Subject, model: str, steps: int) -> Cell:
+    if (model, steps) not in _homes:
+        _homes[model, steps] = Cell(subject, Regime(model, HOME_SHIFT), steps)
+    return _homes[model, steps]
+
+
+_subjects: dict[str, Subject] = {}
+
+
+def measure(regime: Regime, steps: int, budgets: tuple[int, ...], known: set[tuple[int, str]]) -> list[dict[str, Any]]:
+    """One cell's rows, those not known yet. In a process of its own, on one core."""
+    torch.set_num_threads(1)
+    subject = _subjects.setdefault(regime.model, _subjects.get(regime.model) or MODELS[regime.model]())
+    cell, found = Cell(subject, regime, steps), list[dict[str, Any]]()
+    for budget in budgets:
+        for name, make in rows(cell, budget):
+            if (budget, name) in known:
+                continue
+            pixels, choice = make()
+            found.append({
+                "model": regime.model, "shift": regime.shift, "steps": steps, "budget": budget, "row": name,
+                **{key: f"{value:.6g}" for key, value in dataclasses.asdict(cell.measured(pixels)).items()},
+                "full_steps": " ".join(map(str, choice.steps)) if choice else "",
+                "predictor": repr(choice.predictor) if choice else ""})
+    return found
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--full", action="store_true", help="every budget")
+    arguments.add_argument("--model", choices=list(MODELS), action="append")
+    arguments.add_argument("--steps", type=int, choices=list(BUDGETS), action="append")
+    arguments.add_argument("--jobs", type=int, default=2)
+    arguments.add_argument("--out", type=Path, default=RESULTS / "regimes.csv")
+    options = arguments.parse_args()
+    known: dict[tuple[str, float, int], set[tuple[int, str]]] = {}
+    for row in read(options.out):
+        key = row["model"], float(row["shift"]), int(row["steps"])
+        known.setdefault(key, set()).add((int(row["budget"]), row["row"]))
+    cells = [(regime, steps) for steps in BUDGETS for regime in REGIMES
+             if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)]
+    new = not options.out.is_file()
+    with ProcessPoolExecutor(options.jobs) as pool, options.out.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        running = [pool.submit(
+            measure, regime, steps, BUDGETS[steps] + (MORE_BUDGETS[steps] if options.full else ()),
+            known.get((regime.model, regime.shift, steps), set())) for regime, steps in cells]
+        for done in tqdm(as_completed(running), total=len(running), unit="cell", mininterval=5):
+            writer.writerows(done.result())
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()
