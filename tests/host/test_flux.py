@@ -231,7 +231,7 @@ def calls(monkeypatch):
 
     def spy(session, streams, names):
         planned = original(session, streams, names)
-        seen.append((session._step, tuple(streams), planned))
+        seen.append((session.step, tuple(streams), planned))
         return planned
 
     monkeypatch.setattr(femo_core.ForecastSession, "begin_call", spy)

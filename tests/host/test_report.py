@@ -103,9 +103,9 @@ def test_errors_are_those_of_the_forecasts(flux, monkeypatch):
     original = attach_module.ForecastSession._measure
 
     def spy(session, stream, site, feature):
-        before = len(session._errors)
+        before = len(session._measurements._errors)
         original(session, stream, site, feature)
-        if len(session._errors) > before:
+        if len(session._measurements._errors) > before:
             forecast = session.forecast([stream], site)
             measured.append(((forecast - feature).norm() / feature.norm()).item())
 
