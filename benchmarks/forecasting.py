@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
+from pack.run.steps import coordinates_of
 from pack.sites import SITES, Embedders, Forecasts
-from pack.steps import coordinates_of
 from solvers import Solver, euler
 from subjects import Job, Level, Options, Subject
 from torch import Tensor

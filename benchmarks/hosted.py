@@ -51,13 +51,13 @@ class Hosted:
 
     def cached(self, predictor: AbstractPredictor, schedule: Schedule, site: str = "hidden") -> Any:
         """The model with our cache on it."""
-        attach, core = sys.modules[f"{PACK}.nodes.attach"], sys.modules[f"{PACK}.femo_core"]
+        attach, core = sys.modules[f"{PACK}.nodes.run.attach"], sys.modules[f"{PACK}.femo_core"]
         here = getattr(core, type(predictor).__name__)(**asdict(predictor))
         return attach.attach(self.model, attach.CacheConfig(here, core.Schedule(**asdict(schedule)), site))
 
     def last_report(self, model: Any) -> RunReport:
         """What our cache did in the last run."""
-        return sys.modules[f"{PACK}.nodes.attach"].last_report(model)
+        return sys.modules[f"{PACK}.nodes.run.attach"].last_report(model)
 
     def rival(self, name: str, threshold: float, whole_run: bool = False) -> Any:
         """The model with ComfyUI's own EasyCache or LazyCache on it, by default in that part of the run that they

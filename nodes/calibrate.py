@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .recorder import Recorder
+from .run.recorder import Recorder
 
 
 class FeMoCalibrate(io.ComfyNode):

@@ -6,8 +6,9 @@ from comfy_api.latest import io
 
 from ..femo_core import FeMo, Schedule
 from . import inputs
-from .attach import CacheConfig, attach
+from .cache_config import CacheConfig
 from .presets import FEMO
+from .run.attach import attach
 
 
 class FeMoCache(inputs.CalibratedNode):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..femo_core.predictor import MAX_ORDER
-from .calibration_file import NONE, names, stamp
+from .learned.calibration_file import NONE, names, stamp
 from .sites import SITES
 
 CATEGORY = "model_patches/femo"

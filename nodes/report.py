@@ -12,9 +12,9 @@ from comfy_api.latest import io
 
 from ..femo_core import RunReport
 from . import inputs
-from .attach import last_report
 from .chart import chart
 from .files import write_whole
+from .run.attach import last_report
 
 
 class FeMoReport(io.ComfyNode):

@@ -6,8 +6,9 @@ from comfy_api.latest import io
 
 from ..femo_core import Schedule, TaylorSeer
 from . import inputs
-from .attach import CacheConfig, attach
+from .cache_config import CacheConfig
 from .presets import TAYLORSEER
+from .run.attach import attach
 
 
 class TaylorSeerCache(inputs.CalibratedNode):

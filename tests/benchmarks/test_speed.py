@@ -11,7 +11,7 @@ from flux_model import FluxConfig
 from memory_meter import MemoryMeter
 from speed_engines import InDiffusers, RandomFlux, Size, Standalone
 
-from femo_core import kernels
+from femo_core.kernels import eager
 
 SMALL = Size("small", FluxConfig(128, 2, 3, context_dim=64), side=24, text=16)
 
@@ -39,7 +39,7 @@ def test_the_meter_counts_what_is_there_at_a_time():
 @pytest.mark.parametrize("method", speed.OURS)
 @pytest.mark.parametrize("site", speed.SITES)
 def test_a_cache_takes_what_its_buffers_take(flux, method, site, monkeypatch):
-    monkeypatch.setattr(kernels, "PART_OF_A_THREAD", 4096)  # as small beside these features as it is beside large ones
+    monkeypatch.setattr(eager, "PART_OF_A_THREAD", 4096)  # as small beside these features as it is beside large ones
     engine = Standalone(flux)
     plain, _ = speed.peak_of(engine, None)
     trial = next(trial for trial in speed.ours((method,), (4,)) if trial.site == site)

@@ -6,7 +6,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from femo_core import fused
+from femo_core.kernels import fused
 
 KERNELS = {
     "_weighted_sums": (("stack", "feature", "out"), {"known": 2, "new": 1, "rows": 2, "limit": 65504.0}),

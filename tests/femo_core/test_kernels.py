@@ -1,4 +1,4 @@
-"""kernels.py and fused.py against float64.
+"""The kernels, eager and fused, against float64.
 
 Without a GPU, Triton's interpreter runs the fused kernels on the CPU: in a process of its own, which it needs.
 """
@@ -16,13 +16,14 @@ import torch
 from no_read_back import NoReadBack
 
 from femo_core import FeMo, TaylorSeer, kernels
+from femo_core.kernels import eager
 
 HAS_GPU = torch.cuda.is_available()
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 fused = None
 if HAS_TRITON and (HAS_GPU or INTERPRETED):
-    from femo_core import fused
+    from femo_core.kernels import fused
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter's numpy, of ∞ − ∞
 
@@ -40,8 +41,8 @@ def engine_name(request):
 @pytest.fixture
 def engine(engine_name, monkeypatch):
     if engine_name == "parts":
-        monkeypatch.setattr(kernels, "PART_OF_A_THREAD", 3)
-        monkeypatch.setattr(kernels, "PART_OF_A_GPU", 3)
+        monkeypatch.setattr(eager, "PART_OF_A_THREAD", 3)
+        monkeypatch.setattr(eager, "PART_OF_A_GPU", 3)
     if not (engine_name == "fused" and HAS_GPU):
         monkeypatch.setattr(kernels, "_fused", lambda *_: fused if engine_name == "fused" else None)
     return kernels
@@ -124,7 +125,7 @@ def test_an_update_in_place_is_the_same(engine, rows, where, dtypes):
 
 
 def test_an_update_from_a_feature_that_is_not_contiguous(where, monkeypatch):
-    monkeypatch.setattr(kernels, "PART_OF_A_THREAD", 3)
+    monkeypatch.setattr(eager, "PART_OF_A_THREAD", 3)
     stack, feature = numbers(2, 3, 8, 5, device=where), numbers(3, 5, 8, device=where).transpose(1, 2)
     found = kernels.transform([[1.0, -2.0, 0.5]], stack, feature)
     torch.testing.assert_close(found[0], stack[0] - 2 * stack[1] + 0.5 * feature)
@@ -233,7 +234,7 @@ def test_nothing_is_read_back_and_nothing_but_the_result_is_as_large(kernel, whe
 
     with Sizes() as sizes:
         calls[kernel]()
-    part = 4 * max(kernels.PART_OF_A_THREAD * torch.get_num_threads(), kernels.PART_OF_A_GPU * HAS_GPU)
+    part = 4 * max(eager.PART_OF_A_THREAD * torch.get_num_threads(), eager.PART_OF_A_GPU * HAS_GPU)
     assert sum(size for size in sizes.made if size > part) == results[kernel]
 
 

@@ -354,7 +354,7 @@ def test_errors_are_of_the_forecast_for_each_full_step():
 
 def test_evaluations_are_timed_by_whether_the_network_ran(monkeypatch):
     clock = iter([0.0, 2.0, 4.0, 6.0, 6.5, 7.0, 100.0])
-    monkeypatch.setattr("femo_core.session.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("femo_core.session.measurements.time.perf_counter", lambda: next(clock))
     session = ForecastSession(Schedule(3, 3), TaylorSeer(1), 6)
     for step in range(6):
         session.begin_step(step)

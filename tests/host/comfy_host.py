@@ -31,16 +31,17 @@ with warnings.catch_warnings():
 
 
 PACK = load_pack("a_folder_of_any_name").__name__
-attach_module: Any = sys.modules[f"{PACK}.nodes.attach"]
+attach_module: Any = sys.modules[f"{PACK}.nodes.run.attach"]
+run_module: Any = sys.modules[f"{PACK}.nodes.run.run"]
 femo_core: Any = sys.modules[f"{PACK}.femo_core"]
 sites: Any = sys.modules[f"{PACK}.nodes.sites"]
-memory: Any = sys.modules[f"{PACK}.nodes.memory"]
+memory: Any = sys.modules[f"{PACK}.nodes.run.memory"]
 families: Any = sys.modules[f"{PACK}.nodes.families"]
 femo_node: Any = sys.modules[f"{PACK}.nodes.femo"]
 dit_host: Any = sys.modules[f"{PACK}.nodes.dit.host"]
 dit_model: Any = sys.modules[f"{PACK}.nodes.dit.model"]
 calibrate_node: Any = sys.modules[f"{PACK}.nodes.calibrate"]
-calibration_file: Any = sys.modules[f"{PACK}.nodes.calibration_file"]
+calibration_file: Any = sys.modules[f"{PACK}.nodes.learned.calibration_file"]
 taylorseer_node: Any = sys.modules[f"{PACK}.nodes.taylorseer"]
 
 

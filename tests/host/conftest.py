@@ -26,8 +26,8 @@ def flux() -> Any:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The RunReport of every run in the test."""
-    from comfy_host import attach_module
+    from comfy_host import run_module
 
     seen: list[Any] = []
-    monkeypatch.setattr(attach_module.Channel, "done", lambda _, report: seen.append(report))
+    monkeypatch.setattr(run_module.Channel, "done", lambda _, report: seen.append(report))
     return seen

@@ -27,7 +27,7 @@ from comfy_host import (
 from small_flux import build_flux, sample
 from small_images import IMAGES
 
-full_steps = sys.modules[f"{PACK}.nodes.full_steps"]
+full_steps = sys.modules[f"{PACK}.nodes.learned.full_steps"]
 folder_paths = sys.modules["folder_paths"]
 STEPS = 12
 LINE = femo_core.TaylorSeer(1)
@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 def shown(monkeypatch):
     """What the node says in the browser."""
     said = []
-    monkeypatch.setattr(sys.modules[f"{PACK}.nodes.recorder"], "show", lambda text, node_id: said.append(text))
+    monkeypatch.setattr(sys.modules[f"{PACK}.nodes.run.recorder"], "show", lambda text, node_id: said.append(text))
     return said
 
 

@@ -11,7 +11,7 @@ import itertools
 
 import pytest
 import torch
-from comfy_host import RunCounter, accelerated, attach_module, comfy, distance, femo_core, leftovers
+from comfy_host import RunCounter, accelerated, comfy, distance, femo_core, leftovers, run_module
 from small_flux import build_flux, conditioning
 from small_images import IMAGES
 from small_models import available, build, sample
@@ -447,4 +447,4 @@ def test_layers_of_another_packs(site, reports):
     assert torch.equal(sample(FLUX, accelerated(model, interval=1, site=site)), plain)
     assert distance(sample(FLUX, accelerated(model, site=site)), plain) < 0.5
     assert reports[-1].full_steps == FULL
-    assert attach_module.find_family(model.model.diffusion_model).name == "Flux"
+    assert run_module.find_family(model.model.diffusion_model).name == "Flux"

@@ -24,6 +24,7 @@ from comfy_host import (
     femo_core,
     leftovers,
     memory,
+    run_module,
     sites,
 )
 from compatibility import Seen, keep
@@ -61,7 +62,7 @@ def sites_of(model):
 
 def test_a_full_run_is_recorded_as_it_is_and_the_next_goes_by_it(small, model, tmp_path, monkeypatch, reports):
     monkeypatch.setattr(calibration_file, "folder", lambda: tmp_path)
-    recorder = sys.modules[f"{PACK}.nodes.recorder"].Recorder("this one")
+    recorder = sys.modules[f"{PACK}.nodes.run.recorder"].Recorder("this one")
     plain = sample(small, model, steps=4, cfg=3.0)
     assert torch.equal(sample(small, recorder.attach(model), steps=4, cfg=3.0), plain)
     assert calibration_file.read("this one").model == calibration_file.fingerprint(model.model)
@@ -165,9 +166,10 @@ def test_what_other_packs_models_call_a_patch_does_not_matter():
 def test_the_memory_expected_is_near_what_the_cache_takes(small, model, monkeypatch):
     """Before the run by shapes alone, after the first evaluation by what the network gave."""
     needed = []
-    settle = attach_module._Run._settle
-    monkeypatch.setattr(attach_module._Run, "_settle",
-                        lambda run, sizes, *args: (needed.append(dict(sizes)), settle(run, sizes, *args)))
+    choice = run_module.SiteChoice
+    settle = choice._settle
+    monkeypatch.setattr(choice, "_settle",
+                        lambda self, sizes, *args: (needed.append(dict(sizes)), settle(self, sizes, *args)))
     if "FLUX.2" in small.name:
         small = dataclasses.replace(small, text=(512, small.text[1]))  # to which the host pads what is shorter
     sample(small, accelerated(model, site="module"), cfg=3.0, steps=5)

@@ -20,6 +20,7 @@ from comfy_host import (
     families,
     femo_core,
     leftovers,
+    run_module,
     sites,
     tensor_bytes,
     with_other_cache,
@@ -231,7 +232,7 @@ def calls(monkeypatch):
 
     def spy(session, streams, names):
         planned = original(session, streams, names)
-        seen.append((session._step, tuple(streams), planned))
+        seen.append((session.step, tuple(streams), planned))
         return planned
 
     monkeypatch.setattr(femo_core.ForecastSession, "begin_call", spy)
@@ -353,13 +354,13 @@ def test_no_tensor_stays_behind(flux, site, interrupted):
 
 def test_the_session_is_gone_after_the_run(flux, monkeypatch):
     sessions = []
-    original = attach_module.ForecastSession
+    original = femo_core.ForecastSession
 
     def remembered(*args, **named):
         sessions.append(original(*args, **named))
         return sessions[-1]
 
-    monkeypatch.setattr(attach_module, "ForecastSession", remembered)
+    monkeypatch.setattr(run_module, "ForecastSession", remembered)
     sample(accelerated(flux, site="module"))
     assert sessions[0].report(0.0).cache_bytes > 0
     assert sessions[0].cache.nbytes == 0
@@ -410,7 +411,7 @@ def test_the_host_is_told_of_the_memory_before_it_loads_the_model(flux, device, 
     asked, load = [], comfy.model_management.load_models_gpu
     monkeypatch.setattr(comfy.model_management, "load_models_gpu",
                         lambda *args, **kwargs: (asked.append(kwargs), load(*args, **kwargs)))
-    monkeypatch.setattr(attach_module.Room, "__init__", told_apart(attach_module.Room.__init__, device))
+    monkeypatch.setattr(run_module.Room, "__init__", told_apart(run_module.Room.__init__, device))
     model = attach_module.attach(flux, attach_module.CacheConfig(
         femo_core.TaylorSeer(1), femo_core.Schedule(3, 3), "module", cache_device=device))
     sample(flux)

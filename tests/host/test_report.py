@@ -15,7 +15,7 @@ from small_flux import sample
 folder_paths = sys.modules["folder_paths"]
 report_node = sys.modules[f"{PACK}.nodes.report"]
 fidelity_node = sys.modules[f"{PACK}.nodes.image_fidelity"]
-reporting = sys.modules[f"{PACK}.nodes.reporting"]
+reporting = sys.modules[f"{PACK}.nodes.run.reporting"]
 chart_module = sys.modules[f"{PACK}.nodes.chart"]
 ADAPTED = femo_core.FeMo(1, gamma=0.01)
 
@@ -100,16 +100,16 @@ def test_without_a_cache_or_a_run_the_report_says_what_to_do(flux):
 def test_errors_are_those_of_the_forecasts(flux, monkeypatch):
     """Measured against a forecast made anew from what the session had recorded before."""
     measured = []
-    original = attach_module.ForecastSession._measure
+    original = femo_core.ForecastSession._measure
 
     def spy(session, stream, site, feature):
-        before = len(session._errors)
+        before = len(session._measurements._errors)
         original(session, stream, site, feature)
-        if len(session._errors) > before:
+        if len(session._measurements._errors) > before:
             forecast = session.forecast([stream], site)
             measured.append(((forecast - feature).norm() / feature.norm()).item())
 
-    monkeypatch.setattr(attach_module.ForecastSession, "_measure", spy)
+    monkeypatch.setattr(femo_core.ForecastSession, "_measure", spy)
     model = accelerated(flux)
     sample(model)
     errors = [row["error"] for row in attach_module.last_report(model).errors]

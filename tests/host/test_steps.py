@@ -7,7 +7,7 @@ import sys
 import pytest
 from comfy_host import PACK
 
-steps = sys.modules[f"{PACK}.nodes.steps"]
+steps = sys.modules[f"{PACK}.nodes.run.steps"]
 StepClock, coordinates_of, interpolated = steps.StepClock, steps.coordinates_of, steps.interpolated
 
 

@@ -15,7 +15,7 @@ STEPS = 12
 TOLERANCE = 0.3  # random weights make for forecasts that are far off
 SITES = ("hidden", "module", "output")
 folder_paths = sys.modules["folder_paths"]
-calibration_file = sys.modules[f"{PACK}.nodes.calibration_file"]
+calibration_file = sys.modules[f"{PACK}.nodes.learned.calibration_file"]
 
 
 def cached(model, node=taylorseer_node.TaylorSeerCache, **inputs):

@@ -12,8 +12,8 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from .families import Family
-from .sites import SITES, SampleSize, replaced
+from ..families import Family
+from ..sites import SITES, SampleSize, replaced
 
 
 class Room:

@@ -1,7 +1,7 @@
-"""What kernels.py does, on a GPU: one Triton kernel each, which reads every tensor from memory once.
+"""What the kernels do, on a GPU: one Triton kernel each, which reads every tensor from memory once.
 
 Import it only where Triton is: it comes with PyTorch for CUDA and ROCm on Linux, not on Windows. All tensors are
-contiguous, on one GPU and of one dtype: float32, bfloat16 or float16. Functions are those of kernels.py.
+contiguous, on one GPU and of one dtype: float32, bfloat16 or float16. Functions are those of kernels/__init__.py.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import kernels
-from .kernels import Weight
+from . import eager
+from .eager import FLOAT16_MAX, Weight, room_for
 
 BLOCK = 1024  # numbers of one program
 
@@ -43,7 +43,7 @@ def works_on(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def prove(device: torch.device, dtype: torch.dtype) -> None:
-    """Raises if a kernel does not give on a device what kernels.py does on the CPU, for a few numbers."""
+    """Raises if a kernel does not give on a device what eager.py does on the CPU, for a few numbers."""
     def results(engine: Any, on: torch.device) -> list[Tensor]:
         stack = torch.linspace(-2.0, 2.0, 2 * 2 * 3 * 64).view(2, 2, 3, 64).to(on, dtype)
         state, gate, weights = stack[0].flip(-1).contiguous(), stack[1, :, :1], [1.0, torch.tensor([0.5, -1.5]).to(on)]
@@ -53,7 +53,7 @@ def prove(device: torch.device, dtype: torch.dtype) -> None:
             engine.add_gated(state, gate, weights, stack, torch.empty_like(state)),
             engine.compare(weights, stack, state), *map(engine.is_nonfinite, (stack, stack / 0))]
 
-    for found, right in zip(results(sys.modules[__name__], device), results(kernels, torch.device("cpu")), strict=True):
+    for found, right in zip(results(sys.modules[__name__], device), results(eager, torch.device("cpu")), strict=True):
         torch.testing.assert_close(found.cpu(), right)
 
 
@@ -62,14 +62,14 @@ def combine(weights: Sequence[Weight], stack: Tensor, out: Tensor) -> Tensor:
 
 
 def transform(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor, reuse: bool = False) -> Tensor:
-    return _weigh(rows, stack, feature, kernels.room_for(len(rows), stack, feature, reuse))
+    return _weigh(rows, stack, feature, room_for(len(rows), stack, feature, reuse))
 
 
 def _weigh(rows: Sequence[Sequence[Weight]], stack: Tensor | None, feature: Tensor | None, out: Tensor) -> Tensor:
     """out (R, B, ...): per row a weighted sum of the stack (K, B, ...) and, last, the feature (B, ...)."""
     samples, size = out.shape[1], out[0, 0].numel()
     table = _table(rows, samples, out.device)
-    limit = kernels.FLOAT16_MAX if out.dtype == torch.float16 else 0.0
+    limit = FLOAT16_MAX if out.dtype == torch.float16 else 0.0
     with torch.cuda.device_of(out):
         _weighted_sums[(triton.cdiv(size, BLOCK), samples)](
             out if stack is None else stack, out if feature is None else feature, table, out, size, samples * size,

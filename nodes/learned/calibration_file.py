@@ -15,9 +15,9 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ..femo_core import lasting_step_lengths
-from ..femo_core.errors import check_integer
-from .files import write_whole
+from ...femo_core import lasting_step_lengths
+from ...femo_core.errors import check_integer
+from ..files import write_whole
 
 VERSION = 1  # of the files
 NONE = "none"  # what a cache node has where no calibration is chosen

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_patcher
 import torch
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..femo_core import TrajectoryGram
-from .attach import why_not_full
-from .calibration_file import SavedCalibration, fingerprint, path_of, read, write
+from ...femo_core import TrajectoryGram
+from ..learned.calibration_file import SavedCalibration, fingerprint, path_of, read, write
+from .attach import make_outermost, own_options, with_wrappers
+from .obstacles import obstacle_of
 from .reporting import log, show
+from .run import run_of
 from .steps import StepClock
 
 KEY = "femo_calibrate"
@@ -33,25 +34,15 @@ class Recorder:
 
     def attach(self, model: Any) -> Any:
         """A clone of a ModelPatcher whose runs are recorded. A recorder that is on it already is replaced."""
-        model = model.clone()
-        model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.outer_sample)
-        return model
+        return with_wrappers(model, KEY, {WrappersMP.OUTER_SAMPLE: self.outer_sample})
 
     def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         recording = _Recording(guider, sampler, sigmas)
-        options = guider.model_options
-        guider.model_options = comfy.model_patcher.create_model_options_clone(options)
-        wrappers = guider.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
-        # Outermost: it sees what the sampler gets.
-        wrappers[WrappersMP.PREDICT_NOISE] = {
-            KEY: [recording.predict_noise], **wrappers.get(WrappersMP.PREDICT_NOISE, {})}
-        try:
+        with own_options(guider) as transformer_options:
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        finally:
-            guider.model_options = options
         self._save(recording)  # a run that was interrupted or has failed does not come here
         return result
 
@@ -92,7 +83,7 @@ class _Recording:
     def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,
                       **kwargs: Any) -> Any:
         denoised = executor(x, timestep, model_options, *args, **kwargs)
-        self.obstacle = self.obstacle or why_not_full(model_options, self.guider.model_patcher.model.diffusion_model)
+        self.obstacle = self.obstacle or _why_not_full(model_options, self.guider.model_patcher.model.diffusion_model)
         step = self.clock.step(float(timestep.max()))
         if step.is_integer() and step < self.clock.total_steps and not self.obstacle:
             sigma = timestep.float().reshape(-1, *[1] * (x.ndim - 1))
@@ -117,6 +108,14 @@ class _Recording:
             signals=[_signal(model_sampling, sigma) for sigma in self.sigmas], matrix=gram.matrix.tolist(),
             sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_"),
             shift=_number(getattr(model_sampling, "shift", None)), guidance=_number(getattr(self.guider, "cfg", None)))
+
+
+def _why_not_full(model_options: dict[str, Any], network: nn.Module) -> str:
+    """Why a run that is under way may not run the network on every step, or ""."""
+    run = run_of(model_options.get("transformer_options"))
+    if run is not None and run.forecasts:
+        return f"{run.config.node} is on the same model and skips steps; switch it off for this run"
+    return obstacle_of(model_options, network)
 
 
 def _signal(model_sampling: Any, sigma: float) -> float:

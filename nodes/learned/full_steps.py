@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..femo_core import Calibration, ExplicitSchedule, calibrate, expected_forecast_errors
-from ..femo_core.predictor import AbstractPredictor
-from ..femo_core.schedule import AbstractSchedule
+from ...femo_core import Calibration, ExplicitSchedule, calibrate, expected_forecast_errors
+from ...femo_core.predictor import AbstractPredictor
+from ...femo_core.schedule import AbstractSchedule
+from ..cache_config import CacheConfig
 from .calibration_file import NONE, SavedCalibration, fingerprint, read
-
-if TYPE_CHECKING:
-    from .attach import CacheConfig
 
 
 @dataclass(frozen=True)

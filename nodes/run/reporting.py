@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..femo_core import RunReport
+from ...femo_core import RunReport
 
 log = logging.getLogger("femo")
 

@@ -1,0 +1,39 @@
+"""What a cache node asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..femo_core import Schedule
+from ..femo_core.error_control import check_tolerance
+from ..femo_core.errors import check_integer
+from ..femo_core.predictor import AbstractPredictor
+from .learned.calibration_file import NONE
+from .sites import SITES
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """All that a run goes by, checked. Raises ValueError for what can't be."""
+
+    predictor: AbstractPredictor
+    schedule: Schedule
+    site: str = "hidden"
+    coordinate: Literal["steps", "sigmas"] = "steps"
+    cache_device: Literal["gpu", "cpu"] = "gpu"
+    calibration: str = NONE  # the name of its file
+    budget: int = 0  # full steps that it is to choose; 0: as many as the schedule has
+    tolerance: float = 0.0  # of the forecast error, without a calibration; 0: full steps are the schedule's
+    node: str = "FeMo Cache"
+    node_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise ValueError(f"site must be one of {', '.join(SITES)}; got {self.site!r}")
+        if self.coordinate not in ("steps", "sigmas"):
+            raise ValueError(f"coordinate must be steps or sigmas; got {self.coordinate!r}")
+        if self.cache_device not in ("gpu", "cpu"):
+            raise ValueError(f"cache_device must be gpu or cpu; got {self.cache_device!r}")
+        check_integer("budget", self.budget, 0)
+        check_tolerance(self.tolerance, self.schedule)

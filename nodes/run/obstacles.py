@@ -1,0 +1,21 @@
+"""What keeps a run from being accelerated at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def obstacle_of(model_options: dict[str, Any], network: nn.Module) -> str:
+    """Why this run can't be accelerated, or ""."""
+    transformer_options = model_options.get("transformer_options", {})
+    if "easycache" in transformer_options:
+        return "the model also has EasyCache or LazyCache on it, which skips steps itself; remove one of the two"
+    if "model_function_wrapper" in model_options:
+        return (
+            "another node (TeaCache, WaveSpeed or the like) has set a model function wrapper, which may skip steps "
+            "itself; remove one of the two")
+    if hasattr(network, "init_kv_caches"):
+        return "this model makes its video piece by piece and remembers what it saw, so that it has to run every time"
+    return ""

@@ -1,0 +1,130 @@
+"""One sampling run: what it knows from its beginning to its report."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...femo_core import ForecastSession, RunReport
+from ..cache_config import CacheConfig
+from ..families import find_family
+from ..learned.full_steps import choose
+from ..sites import Embedders
+from .memory import Room
+from .obstacles import obstacle_of
+from .reporting import Channel, log
+from .site_choice import SiteChoice
+from .steps import StepClock, coordinates_of, interpolated
+from .streams import StreamKeys
+
+KEY = "femo"  # in transformer_options
+
+
+class Run:
+    """One sampling run. An instance, because ComfyUI merges dicts of transformer_options anew on every call."""
+
+    def __init__(self, config: CacheConfig, sigmas: Tensor, guider: Any, shapes: Sequence[Sequence[int]]):
+        self.config, self.guider, self.clock = config, guider, StepClock(sigmas.tolist())
+        self.channel, self.started = Channel(config.node, config.node_id), time.perf_counter()
+        self.shapes = shapes  # of the latents that are sampled together
+        storage = torch.device("cpu") if config.cache_device == "cpu" else None
+        self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
+        self.full_steps = choose(config, guider.model_patcher.model, sigmas.tolist())
+        self.session = ForecastSession(self.full_steps.schedule, config.predictor, self.clock.total_steps, storage,
+                                       tolerance=self.full_steps.tolerance)
+        self.network = guider.model_patcher.model.diffusion_model
+        self.family = find_family(self.network)
+        self.coordinates = self._coordinates(sigmas)
+        self.streams = StreamKeys()
+        self.embedders: dict[tuple[Hashable, ...], Embedders] = {}  # by the streams of a call
+        self.input_shape: tuple[int, ...] = ()
+        self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
+        self._logged: set[str] = set()
+        self.obstacle = obstacle_of(guider.model_options, self.network)
+        self.choice = SiteChoice(
+            config.site, self.network, self.family, guider.model_options, self.room, self.warn)
+        self._say_what_is_not_as_asked()
+
+    def _coordinates(self, sigmas: Tensor) -> list[float] | None:
+        """Of the steps, where forecasts do not go by their number."""
+        if self.config.coordinate != "sigmas":
+            return None
+        model_sampling = self.guider.model_patcher.get_model_object("model_sampling")
+        return coordinates_of(model_sampling.timestep(sigmas[:-1]).tolist())
+
+    def _say_what_is_not_as_asked(self) -> None:
+        if self.obstacle:
+            self.warn(f"this run is not accelerated: {self.obstacle}")
+        elif self.choice.why:
+            self.warn(
+                f"features are taken at site {self.choice.name} instead of {self.config.site}: {self.choice.why}")
+        for notice in self.full_steps.notices:
+            self.warn(notice)
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether any of its steps may be forecast."""
+        return not self.obstacle and self.session.forecasts
+
+    def reserving(self, conds: dict[str, Any]) -> AbstractContextManager[None]:
+        """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
+        """
+        if not self.forecasts:
+            return nullcontext()
+        size = self.choice.expect(self.guider, conds, self.shapes)
+        log.info("%s: about %.1f MB reserved for the cache at site %s", self.config.node, size / 1e6, self.choice.name)
+        return self.room.reserved(size if self.room.shared else 0)
+
+    def begin_evaluation(self, timestep: Tensor) -> None:
+        self.channel.progress(self.so_far)
+        self.streams.begin_evaluation()
+        if self.choice.fit(self.input_shape):
+            self.session.forget_features()
+        step = self.clock.step(float(timestep.max()))
+        self.session.begin_step(step, interpolated(self.coordinates, step) if self.coordinates else None)
+
+    def warn(self, message: str) -> None:
+        self.session.warn(message)
+        self._log_once(message)
+
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
+            log.warning("%s: %s", self.config.node, message)
+
+    def so_far(self) -> RunReport:
+        return self._with_expected(self.session.progress(time.perf_counter() - self.started, self._settings()))
+
+    def publish(self) -> RunReport:
+        report = self._with_expected(
+            self.session.report(time.perf_counter() - self.started, self.obstacle, self._settings()))
+        for message in report.warnings:
+            self._log_once(message)  # those of the session itself, known only now
+        self.channel.done(report)
+        return report
+
+    def stopped(self) -> None:
+        """The run was interrupted or has failed; nothing of ours may take that exception's place."""
+        try:
+            self.channel.stopped(self.so_far())
+        except Exception:
+            log.exception("%s: no report of the run that was stopped", self.config.node)
+
+    def _with_expected(self, report: RunReport) -> RunReport:
+        return replace(report, expected_errors=self.full_steps.expected_errors)
+
+    def _settings(self) -> dict[str, str]:
+        return {"site": self.choice.name, "model": self.family.name, "coordinate": self.config.coordinate,
+                "calibration": self.full_steps.calibration}
+
+
+def run_of(transformer_options: dict[str, Any] | None) -> Run | None:
+    """The run that is under way."""
+    return (transformer_options or {}).get(KEY)

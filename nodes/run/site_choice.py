@@ -1,0 +1,89 @@
+"""At which site a run takes its features: the one asked for, or the next that the model has and the memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..families import Family
+from ..sites import FALLBACK, SITES, AbstractSite
+from .memory import Room, expected_features
+
+
+class SiteChoice:
+    """Of one run. It may change three times: at once, where the model lacks the site; before the model is loaded, by
+    the size that the cache is expected to have; after the first evaluation, by its true size.
+
+    why: the reason for the first change, or "". warn: takes those for the others.
+    """
+
+    def __init__(self, wanted: str, network: nn.Module, family: Family, model_options: dict[str, Any], room: Room,
+                 warn: Callable[[str], None]):
+        self.network, self.family, self.room, self._warn = network, family, room, warn
+        self.name, self.why = _available(wanted, network, family, model_options)
+        self.measured = False  # the true sizes are known
+        self._sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
+
+    @property
+    def site(self) -> AbstractSite:
+        return SITES[self.name]
+
+    def expect(self, guider: Any, conds: dict[str, Any], shapes: Sequence[Sequence[int]]) -> int:
+        """Goes to the first site whose cache can be beside the model. Returns how many bytes it is expected to take."""
+        needed = {site: self.room.needed(expected_features(guider, conds, shapes, self.family, site))
+                  for site in _sites_from(self.name, self.network, self.family)}
+        run = self.room.run(shapes[0])
+        self._settle(needed, lambda size: self.room.could_be(size, run), "can be there beside the model")
+        return needed[self.name]
+
+    @contextmanager
+    def measuring(self, model: nn.Module, family: Family, streams: Sequence[Hashable]) -> Iterator[None]:
+        """While open, a call notes how large its features are, at this site and at those that may have to serve
+        instead."""
+        def noting(site: str) -> Callable[[str, Tensor], None]:
+            sizes = self._sizes.setdefault(site, {})
+            return lambda name, feature: sizes.update({(name, *streams): feature.nbytes})
+
+        with ExitStack() as stack:
+            for site in _sites_from(self.name, model, family):
+                stack.enter_context(SITES[site].recording(model, family, noting(site)))
+            yield
+
+    def fit(self, input_shape: Sequence[int]) -> bool:
+        """After the first evaluation, which is not forecast from yet: makes room for its features, or takes them where
+        they are fewer. Whether that is another site."""
+        if not self._sizes:
+            return False
+        expected, run = self.name, self.room.run(input_shape)
+        needed = {site: self.room.needed(sum(sizes.values())) for site, sizes in self._sizes.items()}
+        self._settle(needed, lambda size: self.room.is_free(size, run), "is free")
+        self._sizes.clear()
+        self.measured = True
+        return self.name != expected
+
+    def _settle(self, needed: dict[str, int], fits: Callable[[int], bool], limit: str) -> None:
+        """Goes to the first site where the cache fits, or else to the last."""
+        wanted = self.name
+        for site, size in needed.items():
+            self.name = site
+            if fits(size):
+                break
+        if self.name != wanted:
+            self._warn(f"features are taken at site {self.name} instead of {wanted}: there the cache would take "
+                       f"{needed[wanted] / 1e6:.1f} MB, more than {limit}")
+
+
+def _available(wanted: str, network: nn.Module, family: Family, model_options: dict[str, Any]) -> tuple[str, str]:
+    """The wanted site, or the next one that this model has, and then why."""
+    if "torch_compile_kwargs" in model_options and wanted != "output":
+        return "output", "inside a model compiled with torch.compile features can't be recorded"
+    site = _sites_from(wanted, network, family)[0]
+    return site, "" if site == wanted else f"{family.name} is not known well enough for it"
+
+
+def _sites_from(site: str, network: nn.Module, family: Family) -> list[str]:
+    """The site, if the model has it, and those that may have to serve in its place; output is always one."""
+    return [other for other in FALLBACK[FALLBACK.index(site):] if SITES[other].features(network, family)]
