@@ -1,7 +1,7 @@
 """Every row in every regime: `make bench-regimes` writes results/regimes.csv, and from it regimes.md and regimes.png.
 
 What is measured is how far a run with so many network runs ends from the full run of as many steps: RMSE of pixels, 16
-pictures of two seeds, and its median picture's; and how far from the limit, Euler's method in 400 steps. What is
+pictures of two seeds, and its median picture's; and how far from the limit, Euler's method in 200 steps. What is
 learned (Gram matrix, what `tune` tries out) is of six other pictures. It goes on where it was interrupted. --full
 measures every budget, --model and --steps a part.
 """
@@ -42,7 +42,7 @@ from femo_core import (
     tune,
 )
 from femo_core.predictor import AbstractPredictor
-from femo_core.presets import CALIBRATED, RAMP
+from femo_core.presets import CALIBRATED, MEASURED, RAMP
 from femo_core.schedule import ExplicitSchedule
 
 # Network runs of so many steps; the others with --full.
@@ -50,10 +50,11 @@ BUDGETS = {50: (25, 14, 8), 28: (14, 7), 20: (12, 7), 12: (8, 5), 8: (6, 4)}
 MORE_BUDGETS = {50: (38, 17, 11), 28: (20, 10, 5), 20: (15, 9, 5, 4), 12: (9, 6, 4), 8: (7, 5, 3)}
 SEEDS, SAMPLES = (20, 21), 8  # of the pictures that are compared
 LEARNED_SEED, LEARNED = 25, 6  # of those that are learned from
-LIMIT_STEPS = 400
+LIMIT_STEPS = 200
 ELSEWHERE = {"tuned, learned at 20 steps": 20, "tuned, learned at 50 steps": 50}  # at the regime below
 HOME_SHIFT = 1.0
-COLUMNS = ("model", "shift", "steps", "budget", "row", "rmse", "median", "psnr", "to_limit", "full_steps", "predictor")
+COLUMNS = ("model", "shift", "steps", "budget", "row", "runs", "plain", "rmse", "median", "psnr", "to_limit",
+           "full_steps", "predictor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +81,11 @@ class Cell:
     def full(self) -> Tensor:
         return self._plain(self.job, self.levels)
 
-    @cached_property
+    @property
     def limit(self) -> Tensor:
-        return self._plain(self.job, self.regime.levels(self.subject, LIMIT_STEPS))
+        if self.regime not in _limits:
+            _limits[self.regime] = self._plain(self.job, self.regime.levels(self.subject, LIMIT_STEPS))
+        return _limits[self.regime]
 
     @cached_property
     def learned(self) -> FullPath:
@@ -182,7 +185,9 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], tuple[Tens
     for order in (1, 2):
         yield f"DPCache, O={order}", forecast(rivals.dp_cache(path, budget, order))
     yield "MeanCache", forecast(rivals.mean_cache(path, budget))
-    yield "Ramp", forecast(cell.ramp(budget))
+    ramp = cell.ramp(budget)
+    yield "Ramp", forecast(ramp)
+    yield "FeMo Cache, interval 0", forecast(dataclasses.replace(ramp, predictor=MEASURED["FLUX"].predictor))
     yield "calibrated", forecast(cell.calibrated(budget))
     yield "tuned", forecast(cell.tuned(budget))
     yield "tuned, tried out", forecast(cell.tuned(budget, tries=True))
@@ -192,6 +197,7 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], tuple[Tens
         yield name, forecast(cell.tuned(budget, gram))
 
 
+_limits: dict[Regime, Tensor] = {}
 _homes: dict[tuple[str, int], Cell] = {}
 
 
@@ -202,20 +208,29 @@ def home_cell(subject: Subject, model: str, steps: int) -> Cell:
 
 
 _subjects: dict[str, Subject] = {}
+_cells: dict[tuple[Regime, int], Cell] = {}
 
 
-def measure(regime: Regime, steps: int, budgets: tuple[int, ...], known: set[tuple[int, str]]) -> list[dict[str, Any]]:
-    """One cell's rows, those not known yet. In a process of its own, on one core."""
+def measure(regime: Regime, steps: int, budget: int) -> list[dict[str, Any]]:
+    """One cell's rows with so many network runs. In a process of its own, on one core.
+
+    plain: the RMSE of as many plain steps as the row has network runs; `tune` may take more than the budget.
+    """
     torch.set_num_threads(1)
-    subject = _subjects.setdefault(regime.model, _subjects.get(regime.model) or MODELS[regime.model]())
-    cell, found = Cell(subject, regime, steps), list[dict[str, Any]]()
-    for budget in budgets:
+    if regime.model not in _subjects:
+        _subjects[regime.model] = MODELS[regime.model]()
+    if (regime, steps) not in _cells:
+        _cells[regime, steps] = Cell(_subjects[regime.model], regime, steps)
+    cell, found, plain = _cells[regime, steps], list[dict[str, Any]](), dict[int, float]()
+    with torch.inference_mode():
         for name, make in rows(cell, budget):
-            if (budget, name) in known:
-                continue
             pixels, choice = make()
+            runs = len(choice.steps) if choice else budget
+            if runs not in plain:
+                plain[runs] = cell.measured(cell.solved(runs)).rmse
             found.append({
                 "model": regime.model, "shift": regime.shift, "steps": steps, "budget": budget, "row": name,
+                "runs": runs, "plain": f"{plain[runs]:.6g}",
                 **{key: f"{value:.6g}" for key, value in dataclasses.asdict(cell.measured(pixels)).items()},
                 "full_steps": " ".join(map(str, choice.steps)) if choice else "",
                 "predictor": repr(choice.predictor) if choice else ""})
@@ -237,20 +252,17 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--out", type=Path, default=RESULTS / "regimes.csv")
     options = arguments.parse_args()
-    known: dict[tuple[str, float, int], set[tuple[int, str]]] = {}
-    for row in read(options.out):
-        key = row["model"], float(row["shift"]), int(row["steps"])
-        known.setdefault(key, set()).add((int(row["budget"]), row["row"]))
-    cells = [(regime, steps) for steps in BUDGETS for regime in REGIMES
-             if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)]
+    known = {(row["model"], float(row["shift"]), int(row["steps"]), int(row["budget"])) for row in read(options.out)}
+    wanted = [(regime, steps, budget) for regime in REGIMES for steps in BUDGETS
+              for budget in BUDGETS[steps] + (MORE_BUDGETS[steps] if options.full else ())
+              if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)
+              and (regime.model, regime.shift, steps, budget) not in known]
     new = not options.out.is_file()
     with ProcessPoolExecutor(options.jobs) as pool, options.out.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
-        running = [pool.submit(
-            measure, regime, steps, BUDGETS[steps] + (MORE_BUDGETS[steps] if options.full else ()),
-            known.get((regime.model, regime.shift, steps), set())) for regime, steps in cells]
+        running = [pool.submit(measure, *one) for one in wanted]
         for done in tqdm(as_completed(running), total=len(running), unit="cell", mininterval=5):
             writer.writerows(done.result())
             file.flush()

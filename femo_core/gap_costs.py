@@ -52,11 +52,11 @@ class GapCosts:
 
 
 def gap_costs(gram: Tensor, weights: Tensor, slope: float = 1.0, pull: float | None = None) -> GapCosts:
-    """Of a line through the last two full steps, its slope counting for a factor or, with `pull`, as suits the gap.
+    """Of a line through the last two full steps, its slope counting for a factor or, with `pull`, as suits each gap.
 
     gram: (S, S) float64. weights: (S,) float64, of an error at each step. slope: 0 is reuse, 1
     TaylorSeer O = 1, between the two a slope that is held back. pull: the factor a of a gap's slope makes
-    ‖gap's error‖² + pull · (a − 1)² ‖what the slope adds up to‖² smallest, within 0 … MOST_FACTOR: 0 is the fit itself.
+    ‖gap's error‖² + pull · (a − slope)² ‖what the slope adds up to‖² smallest, within 0 … MOST_FACTOR: 0 is the fit itself.
 
     A gap's weighted errors sum to W f_l + a K (f_l − f_p) / (l − p) − R: W its weights, K the same times the distance
     from l, R the weighted truth; inner products of R are differences of sums from the start.
@@ -80,8 +80,8 @@ def gap_costs(gram: Tensor, weights: Tensor, slope: float = 1.0, pull: float | N
     factors = torch.full_like(along, slope)
     if pull is not None:
         square = distances**2 * steep[:, :, None]
-        fitted = (pull * square - distances * along) / ((1 + pull) * square)
-        factors = torch.where(square > 0, fitted.clamp(0.0, MOST_FACTOR), 1.0)
+        fitted = (pull * slope * square - distances * along) / ((1 + pull) * square)
+        factors = torch.where(square > 0, fitted.clamp(0.0, MOST_FACTOR), slope)
     costs = reuse + 2 * factors * distances * along + factors**2 * distances**2 * steep[:, :, None]
     costs = torch.cat((costs, reuse[None])).clamp_min(0.0)
     ends = torch.arange(total + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -152,7 +153,7 @@ class RampSchedule(AbstractSchedule):
     last full step is moved there. It is *not* fitted to a model: `tune` is.
 
     Source: our measurements (benchmarks/results/regimes.md). Schedules that others' searches found on large models look
-    alike: of 50 steps 0 1 2 4 6 11 24 41 49 on FLUX.1-dev; this one has 0 1 2 3 7 11 18 27 37.
+    alike: of 50 steps 0 1 2 4 6 11 24 41 49 on FLUX.1-dev; this one has 0 1 2 6 10 15 22 30 40.
 
     Raises ValueError for a budget below 1, and for levels that do not fall.
     """
@@ -160,12 +161,18 @@ class RampSchedule(AbstractSchedule):
     budget: int = 9
     sigmas: tuple[float, ...] = ()
 
-    GROWTH: ClassVar[float] = 2.5
-    LONG: ClassVar[float] = 0.12  # a last step of that share of the run's noise is full
+    GROWTH: ClassVar[float] = 2.0
+    LONG: ClassVar[float] = 0.13  # a last step of that share of the run's noise is full
 
     def __post_init__(self) -> None:
         check_integer("budget", self.budget, 1)
         object.__setattr__(self, "sigmas", check_sigmas("sigmas", self.sigmas) if self.sigmas else ())
+
+    @classmethod
+    def suited(cls, total_steps: int, sigmas: Sequence[float] = ()) -> RampSchedule:
+        """As many full steps as suit a run of so many: 2 √total_steps, so 14 of 50, 9 of 20, 6 of 8, 4 of 4."""
+        check_integer("total_steps", total_steps, 1)
+        return cls(min(total_steps, round(2 * total_steps**0.5)), tuple(sigmas))
 
     def is_full(self, step: int, total_steps: int) -> bool:
         return step >= total_steps or step in self._full(total_steps)

@@ -18,7 +18,7 @@ class CacheConfig:
     """All that a run goes by, checked. Raises ValueError for what can't be."""
 
     predictor: AbstractPredictor
-    schedule: Schedule
+    schedule: Schedule | None  # None: full steps that suit the number of steps
     site: str = "hidden"
     coordinate: Literal["steps", "sigmas"] = "steps"
     cache_device: Literal["gpu", "cpu"] = "gpu"
@@ -36,4 +36,5 @@ class CacheConfig:
         if self.cache_device not in ("gpu", "cpu"):
             raise ValueError(f"cache_device must be gpu or cpu; got {self.cache_device!r}")
         check_integer("budget", self.budget, 0)
-        check_tolerance(self.tolerance, self.schedule)
+        if self.schedule:
+            check_tolerance(self.tolerance, self.schedule)

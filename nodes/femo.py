@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..femo_core import FeMo, Schedule
+from ..femo_core import FeMo
 from . import inputs
 from .cache_config import CacheConfig
 from .presets import FEMO
@@ -24,9 +24,9 @@ class FeMoCache(inputs.CalibratedNode):
                 inputs.model(FEMO),
                 inputs.enabled(),
                 inputs.interval(),
-                inputs.max_order(default=2),
+                inputs.max_order(default=1),
                 io.Float.Input(
-                    "beta", default=0.1, min=-0.95, max=0.95, step=0.005, round=False,
+                    "beta", default=0.325, min=-0.95, max=0.95, step=0.005, round=False,
                     tooltip="β: the weight of history in the momentum. 0 is TaylorSeer; above 0 smooths, below 0 leans "
                             "ahead. The papers use 0.325 for FLUX, −0.2 for DiT. Sensible: 0.1 … 0.4 with "
                             "momentum_start feature (0.4–0.5 for noisy samplers), −0.4 … −0.1 with zero."),
@@ -78,7 +78,7 @@ class FeMoCache(inputs.CalibratedNode):
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max,
                            momentum_start=momentum_start, adaptation=adaptation),
-            schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
+            schedule=inputs.schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             tolerance=tolerance, node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

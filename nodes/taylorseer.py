@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..femo_core import Schedule, TaylorSeer
+from ..femo_core import TaylorSeer
 from . import inputs
 from .cache_config import CacheConfig
 from .presets import TAYLORSEER
@@ -24,7 +24,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
                 inputs.model(TAYLORSEER),
                 inputs.enabled(),
                 inputs.interval(),
-                inputs.max_order(default=2),
+                inputs.max_order(default=1),
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
                 inputs.site(),
@@ -47,7 +47,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=TaylorSeer(max_order),
-            schedule=Schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
+            schedule=inputs.schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             tolerance=tolerance, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
         )))

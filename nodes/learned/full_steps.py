@@ -1,13 +1,13 @@
-"""Which steps of a run are full: those of a calibration, or else the interval's, with a tolerance as the run goes."""
+"""Which steps of a run are full: those of a calibration, or those that suit the number of steps, or the interval's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ...femo_core import Calibration, ExplicitSchedule, calibrate, expected_forecast_errors
+from ...femo_core import Calibration, ExplicitSchedule, RampSchedule, calibrate, expected_forecast_errors
 from ...femo_core.predictor import AbstractPredictor
 from ...femo_core.schedule import AbstractSchedule
 from ..cache_config import CacheConfig
@@ -35,23 +35,40 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
     model: ComfyUI's BaseModel. sigmas: the run's noise levels.
     """
     name, total = config.calibration, len(sigmas) - 1
-    if name == NONE or config.schedule.interval == 1:
-        return FullSteps(config.schedule, config.tolerance)
+    without = _without_calibration(config, sigmas)
+    if name == NONE or (config.schedule and config.schedule.interval == 1):
+        return without
     try:
         saved = read(name)
         if saved.model != (this := fingerprint(model)):
             raise ValueError(f"it is of another model ({saved.model}; this one is {this})")
-        budget = config.budget or len(config.schedule.full_steps(total))
+        budget = config.budget or len(without.schedule.full_steps(total))
         found = _calibrated(saved, min(budget, saved.steps), config.predictor.fixed)
     except (OSError, ValueError, ArithmeticError) as error:
-        return FullSteps(config.schedule, config.tolerance,
-                         notices=(f"calibration {name} is not used, but the interval: {error}",))
+        return replace(without, notices=(
+            *without.notices, f"calibration {name} is not used, but the interval: {error}"))
     schedule = ExplicitSchedule(found.schedule.full_steps(total), total)  # scaled ones are now this run's own
     errors = expected_forecast_errors(saved.gram, schedule.steps, found.predictor) if total == saved.steps else {}
     return FullSteps(
         schedule, calibration=name,
         expected_errors=tuple({"step": step, "error": error} for step, error in errors.items()),
         notices=tuple(f"calibration {name} {words}" for words in _doubts(config, saved, sigmas)))
+
+
+def _without_calibration(config: CacheConfig, sigmas: Sequence[float]) -> FullSteps:
+    if config.schedule:
+        return FullSteps(config.schedule, config.tolerance)
+    notices = ("tolerance is not used with interval 0, which has no widest gap: set an interval for it",)
+    return FullSteps(suited_ramp(sigmas), notices=notices if config.tolerance else ())
+
+
+def suited_ramp(sigmas: Sequence[float]) -> RampSchedule:
+    """For a run at these levels. Some schedulers repeat a level, or rise: then it goes by steps alone."""
+    total = max(1, len(sigmas) - 1)
+    try:
+        return RampSchedule.suited(total, sigmas)
+    except ValueError:
+        return RampSchedule.suited(total)
 
 
 def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float]) -> Iterator[str]:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import pytest
 import torch
+from trajectories import gram_of, trajectory
 
 from femo_core import (
     ExplicitSchedule,
@@ -21,18 +21,6 @@ from femo_core import (
     lasting_step_lengths,
 )
 from femo_core.plan import FixedPlan
-
-
-def trajectory(steps, width=5, seed=0):
-    """A smooth one with a kink."""
-    generator = torch.Generator().manual_seed(seed)
-    times = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
-    rates, phases = 6 * torch.rand(2, width, generator=generator, dtype=torch.float64)
-    return torch.sin(rates * times**2 + phases) + (times > 0.7) * (times - 0.7) * 3
-
-
-def gram_of(features):
-    return features @ features.T / features.shape[1]
 
 
 def directly(features, weights, steps, predictor, correlation):
@@ -97,13 +85,6 @@ def test_the_best_of_several_predictors():
     each = [calibrate(gram, WEIGHTS, 4, [predictor]).expected_error for predictor in predictors]
     assert best.expected_error == min(each)
     assert best.predictor == predictors[each.index(min(each))]
-
-
-def test_fifty_steps_take_seconds():
-    gram = gram_of(trajectory(50))
-    started = time.perf_counter()
-    calibrate_schedule(gram, [1.0] * 50, 14, FeMo(1, beta=-0.2))
-    assert time.perf_counter() - started < 30  # 2 to 3 on one core
 
 
 @pytest.mark.parametrize("signal", [lambda sigma: 1.0, lambda sigma: 1 - sigma])

@@ -6,7 +6,7 @@ import torch
 from no_read_back import NoReadBack
 from reference import Reference
 
-from femo_core import FeMo, StateError, TaylorSeer
+from femo_core import FeMo, ScaledTaylor, StateError, TaylorSeer
 
 SHAPE = (3, 5, 7)
 EVEN = (1, 2, 8, 14, 20, 26)
@@ -433,3 +433,30 @@ def test_what_is_fixed_of_a_predictor():
     assert TaylorSeer(2).fixed == TaylorSeer(2)
     assert FeMo(1, beta=0.3, gamma=0.1).fixed == FeMo(1, beta=0.3)
     assert FeMo(1, beta=0.3, adaptation="least_squares").fixed == FeMo(1, beta=0.3)
+
+
+# ScaledTaylor
+
+def test_a_scaled_slope_is_by_hand(device):
+    predictor = ScaledTaylor(factors=((2, 0.5), (7, 2.0)))
+    state, found = predictor.init(), []
+    for step, value in ((0, 10.0), (2, 12.0), (4, 14.0), (7, 20.0)):  # slopes of 1, 1 and 2
+        state = predictor.update(state, torch.full((1, 3), value, device=device), step)
+        found.append(predictor.predict(state, step + 2)[0, 0].item())
+    assert found == [10.0, 12 + 0.5 * 1 * 2, 14 + 0.5 * 1 * 2, 20 + 2 * 2 * 2]
+
+
+def test_without_factors_it_is_taylorseer_bit_for_bit(device):
+    features = random_features(UNEVEN)
+    for scaled in (ScaledTaylor(), ScaledTaylor(factors=((100, 0.3),)), ScaledTaylor(factors=((0, 1.0),))):
+        one, other = run(TaylorSeer(1), features, device), run(scaled, features, device)
+        assert torch.equal(TaylorSeer(1).predict(one, 20), scaled.predict(other, 20))
+
+
+def test_what_no_factors_can_be():
+    with pytest.raises(ValueError, match="max_order must be 0 or 1 for ScaledTaylor"):
+        ScaledTaylor(2)
+    with pytest.raises(ValueError, match="factors must be of ascending steps"):
+        ScaledTaylor(factors=((3, 1.0), (3, 0.5)))
+    with pytest.raises(ValueError, match="the factor of step 4 must be finite; got nan"):
+        ScaledTaylor(factors=((4, float("nan")),))

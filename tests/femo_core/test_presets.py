@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from femo_core import FeMo, Schedule, TaylorSeer
-from femo_core.presets import CALIBRATED, MEASURED, PAPERS
+from femo_core import FeMo, ScaledTaylor, Schedule, TaylorSeer
+from femo_core.presets import CALIBRATED, MEASURED, PAPERS, RAMP
 
 
 def test_flux():
@@ -45,3 +45,7 @@ def test_what_was_measured():
 
 def test_what_goes_with_a_calibration():
     assert CALIBRATED.predictor == FeMo(1, beta=-0.3)
+
+
+def test_what_goes_with_a_ramp():
+    assert RAMP == ScaledTaylor(factors=((0, 0.5),))

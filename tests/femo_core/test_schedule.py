@@ -1,6 +1,8 @@
+from itertools import pairwise
+
 import pytest
 
-from femo_core import Schedule
+from femo_core import RampSchedule, Schedule
 
 # The papers' FLOPs columns: full steps of 50.
 FLUX = {3: 18, 4: 14, 5: 12, 6: 10, 7: 9, 8: 8, 9: 8, 10: 7}
@@ -59,3 +61,44 @@ def test_bad_input_names_parameter_value_and_range(arguments, words):
 def test_a_negative_run_is_refused():
     with pytest.raises(ValueError, match="total_steps"):
         Schedule().full_steps(-1)
+
+
+# Ramp
+
+def test_the_steps_of_a_ramp():
+    assert RampSchedule(9).full_steps(50) == (0, 1, 2, 6, 10, 15, 22, 30, 40)
+    assert RampSchedule(4).full_steps(8) == (0, 1, 2, 4)
+    assert RampSchedule(1).full_steps(5) == (0,)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 8, 12, 20, 28, 50, 100, 1000])
+@pytest.mark.parametrize("budget", [1, 2, 3, 5, 8, 20, 49, 2000])
+def test_a_ramp_has_its_budget_and_its_gaps_grow(total, budget):
+    for sigmas in ((), tuple(3 * (1 - i / total) / (1 + 2 * (1 - i / total)) for i in range(total + 1))):
+        steps = RampSchedule(budget, sigmas).full_steps(total)
+        assert len(steps) == min(budget, total)
+        assert steps[0] == 0
+        assert all(before < after for before, after in pairwise((*steps, total)))
+        gaps = [after - before for before, after in pairwise(steps[:-1])]
+        assert all(before <= after + 1 for before, after in pairwise(gaps))  # rounding is worth a step
+
+
+def test_a_long_last_step_is_full():
+    shifted = (1.0, 0.9, 0.75, 0.5, 0.0)
+    assert RampSchedule(3, shifted).full_steps(4) == (0, 1, 3)
+    assert RampSchedule(3, (1.0, 0.4, 0.2, 0.1, 0.0)).full_steps(4) == (0, 1, 2)
+    assert RampSchedule(3, shifted).full_steps(8) == RampSchedule(3).full_steps(8)  # levels of another run
+
+
+@pytest.mark.parametrize(("total", "budget"), [(50, 14), (28, 11), (20, 9), (12, 7), (8, 6), (4, 4), (3, 3), (1, 1)])
+def test_a_budget_that_suits_the_number_of_steps(total, budget):
+    assert len(RampSchedule.suited(total).full_steps(total)) == budget
+
+
+def test_what_no_ramp_can_be():
+    with pytest.raises(ValueError, match="budget must be 1 or more; got 0"):
+        RampSchedule(0)
+    with pytest.raises(ValueError, match=r"sigmas must be finite, 0 or more and fall.*got 0.5 before 0.7"):
+        RampSchedule(3, (1.0, 0.5, 0.7, 0.0))
+    with pytest.raises(ValueError, match="total_steps must be 1 or more; got 0"):
+        RampSchedule.suited(0)

@@ -44,7 +44,11 @@ function greyMeaningless(node, widgets, meaningless) {
   if (off) clearReport(node)
   const value = (name) => widgets.get(name)?.value
   const calibrated = value("calibration") !== "none"
-  const grey = { budget: !calibrated, tolerance: calibrated, ...meaningless(value) }
+  const bySteps = value("interval") === 0 // then no interval says where full steps are
+  const grey = {
+    budget: !calibrated, tolerance: calibrated || bySteps, warmup_steps: bySteps, cooldown_steps: bySteps,
+    max_consecutive: bySteps, ...meaningless(value),
+  }
   for (const [name, widget] of widgets) {
     const unused = off || (widgets.get("interval")?.value === 1 && name !== "interval") || !!grey[name]
     const disabled = name !== "enabled" && unused

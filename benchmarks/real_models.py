@@ -1,0 +1,188 @@
+"""Which regime is a real model's: our small models' trajectories beside what others published of large ones.
+
+data/real_models.json has the published figures with their sources: the change of the network's output from step to
+step, the norm of what its blocks add relative to the step before, and full steps that searches found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import tiny_flux
+import torch
+from pack.sites.base import hooked
+from paper_table import random_job
+from regime_subjects import MODELS, REGIMES, Regime
+from solvers import euler
+from subjects import Subject
+from tables import markdown
+from torch import Tensor
+
+from femo_core import TaylorSeer, lasting_step_lengths, resample_gram, tune
+from femo_core.gap_costs import gap_costs
+from femo_core.tuning import SPREAD
+
+DATA = json.loads((Path(__file__).parent / "data" / "real_models.json").read_text(encoding="utf-8"))
+SEED, SAMPLES = 25, 6
+STEPS, BUDGET = 50, 9
+FLUX_SHIFT = 3.16
+
+
+class Trajectory:
+    """A full run: its velocities' Gram matrix, and the norms of what the blocks add to the hidden state."""
+
+    def __init__(self, subject: Subject, regime: Regime, steps: int):
+        levels, job = regime.levels(subject, steps), random_job((SEED,), SAMPLES)
+        self.sigmas = [*(level.sigma for level in levels), 0.0]
+        self.signals = [subject.signal(sigma) for sigma in self.sigmas]
+        self.velocities: list[Tensor] = []
+        self.norms: list[float] = []
+        embedded: list[Tensor] = []
+        embedder = getattr(subject.model, "img_in", None) or subject.model.x_embedder
+
+        def added(_: Any, inputs: tuple[Tensor, ...]) -> None:
+            state, start = inputs[0], embedded[-1]
+            self.norms.append((state - start[:, -state.shape[1] :]).norm(dim=-1).mean().item())
+
+        def derivative(step: int, x: Tensor) -> Tensor:
+            self.velocities.append(subject.derivative(job, x, levels[step], {}))
+            return self.velocities[-1]
+
+        with torch.inference_mode(), hooked(
+                embedder.register_forward_hook(lambda _, __, out: embedded.append(
+                    out if out.ndim == 3 else out.flatten(2).transpose(1, 2)))), hooked(
+                subject.model.final_layer.register_forward_pre_hook(added)):
+            euler(derivative, subject.start(job, levels[0]), self.sigmas)
+
+    @property
+    def changes(self) -> list[float]:
+        """Relative L1 change of the velocity from step to step."""
+        return [((after - before).abs().mean() / before.abs().mean()).item()
+                for before, after in pairwise(self.velocities)]
+
+    @property
+    def norm_ratios(self) -> list[float]:
+        return [1.0, *(after / before for before, after in pairwise(self.norms))]
+
+    @property
+    def gram(self) -> Tensor:
+        flat = torch.stack([v.flatten() for v in self.velocities]).double()
+        return flat @ flat.T / flat.shape[1]
+
+    def full_steps(self, budget: int) -> tuple[int, ...]:
+        weights = torch.tensor(lasting_step_lengths(self.sigmas, self.signals, SPREAD), dtype=torch.float64)
+        return gap_costs(self.gram, weights).best_steps(budget)
+
+
+def distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Between two curves of changes: the typical factor between them (root mean square of log ratios)."""
+    logs = [math.log(max(a, 1e-4) / max(b, 1e-4)) for a, b in zip(ours, theirs, strict=True)]
+    return math.exp(math.sqrt(statistics.fmean(log**2 for log in logs)))
+
+
+def first_fifth(full_steps: Sequence[int], steps: int) -> str:
+    return f"{sum(step < steps / 5 for step in full_steps) / len(full_steps):.0%}"
+
+
+def few(values: Sequence[float]) -> str:
+    """The first four, the middle and the last two."""
+    return " ".join(f"{value:.2f}" for value in values[:4]) + f" … {values[len(values) // 2]:.2f} … " + " ".join(
+        f"{value:.2f}" for value in values[-2:])
+
+
+def reconstructed(values: Sequence[float], like: Trajectory) -> Tensor:
+    """A Gram matrix of a large model from its changes alone: how changes of different steps point is taken from one of
+    our regimes. Their own size is taken to stay the
+    same."""
+    flat = torch.stack([v.flatten() for v in like.velocities]).double()
+    directions = torch.nn.functional.normalize(flat.diff(dim=0), dim=1)
+    start = torch.nn.functional.normalize(flat[:1], dim=1)
+    path = torch.cat((start, start + (directions * torch.tensor(values, dtype=torch.float64)[:, None]).cumsum(0)))
+    return path @ path.T
+
+
+def apart(ours: Sequence[int], theirs: Sequence[int], steps: int) -> float:
+    """Of the run, in per cent: how far full steps of one and the other lie apart, on average."""
+    return 100 * statistics.fmean(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / steps
+
+
+def comparison() -> str:
+    """Tables and a sentence for results/regimes.md."""
+    subjects = {name: make() for name, make in MODELS.items()}
+    known: dict[tuple[Regime, int], Trajectory] = {}
+
+    def run(regime: Regime, steps: int) -> Trajectory:
+        if (regime, steps) not in known:
+            known[regime, steps] = Trajectory(subjects[regime.model], regime, steps)
+        return known[regime, steps]
+
+    theirs = DATA["changes"]
+    regimes, nearest = [], {each["model"]: (math.inf, "", REGIMES[0]) for each in theirs}
+    for regime in REGIMES:
+        row = [regime.name, few(run(regime, 28).changes), few(run(regime, 50).norm_ratios)]
+        for each in theirs:
+            factor = distance(run(regime, each["steps"]).changes, each["values"])
+            nearest[each["model"]] = min(nearest[each["model"]], (factor, regime.name, regime), key=lambda pair: pair[0])
+            row.append(f"{factor:.2f}")
+        found = run(regime, STEPS).full_steps(BUDGET)
+        regimes.append([*row, " ".join(map(str, found)), first_fifth(found, STEPS)])
+    real = [[each["model"], str(each["steps"]), few(each["values"]), nearest[each["model"]][1],
+             f"{nearest[each['model']][0]:.2f}"] for each in theirs]
+    ratios = [[each["model"], str(each["steps"]), few(each["values"])] for each in DATA["norm_ratios"]]
+    searched = [[each["model"], each["how"], " ".join(map(str, each["full_steps"])),
+                 first_fifth(each["full_steps"], each["steps"])] for each in DATA["full_steps"]]
+    rebuilt = [_rebuilt(each, nearest[each["model"]][2], run) for each in theirs]
+    return RESULT % (
+        markdown(("model", "steps", "change from step to step", "nearest regime", "factor between"), real),
+        markdown(("regime", "change, 28 steps", "norm ratios, 50 steps",
+                  *(f"factor to {each['model']}" for each in theirs), "9 of 50 full steps", "in the first fifth"), regimes),
+        markdown(("model", "steps", "norm ratios"), ratios),
+        markdown(("model", "found by", "full steps of 50", "in the first fifth"), searched),
+        markdown(("model", "9 of 50 by TaylorSeer O=1's cost", "by tune", "beside", "apart, % of the run"), rebuilt))
+
+
+def _rebuilt(each: dict[str, Any], regime: Regime, run: Any) -> list[str]:
+    steps = each["steps"]
+    gram = reconstructed(each["values"], run(regime, steps))
+    own = tiny_flux.shifted_sigmas(steps, math.log(FLUX_SHIFT))
+    wanted = tiny_flux.shifted_sigmas(STEPS, math.log(FLUX_SHIFT))
+    signals = [1 - sigma for sigma in wanted]
+    fine = resample_gram(gram, own, wanted)
+    weights = torch.tensor(lasting_step_lengths(wanted, signals, SPREAD), dtype=torch.float64)
+    plain, tuned = gap_costs(fine, weights).best_steps(BUDGET), tune(fine, wanted, signals, BUDGET).schedule.steps
+    beside = [other for other in DATA["full_steps"] if len(other["full_steps"]) == BUDGET
+              and other["model"].split(".")[0].split("-")[0] == each["model"].split(".")[0].split("-")[0]]
+    other = beside[0] if beside else next(one for one in DATA["full_steps"] if len(one["full_steps"]) == BUDGET)
+    far = f"{apart(tuned, other['full_steps'], STEPS):.0f}" if len(tuned) == BUDGET else "–"
+    return [each["model"], " ".join(map(str, plain)), " ".join(map(str, tuned)),
+            f"{other['model']}, {other['how']}: {' '.join(map(str, other['full_steps']))}", far]
+
+
+RESULT = """What others published of large models, and the regime whose changes from step to step come nearest: the
+factor is what typically lies between the two curves, 1 is the same.
+
+%s
+
+Our regimes. "Full steps" are those whose forecasts by TaylorSeer O=1 cost least.
+
+%s
+
+Norms of what the blocks add, relative to the step before, of large models:
+
+%s
+
+Full steps that others found on large models. The last step is forced in most of them, and so are the first three.
+
+%s
+
+What our reckoning makes of a large model, from what is published of it. Of its trajectory the sizes of its changes are
+known and not how they point, which is taken from the nearest regime; its levels are taken to be those of shift 3.16.
+"Apart" is how far its tuned full steps lie from the searched ones, on average.
+
+%s"""
