@@ -56,7 +56,7 @@ class PredictorState:
 class AbstractPredictor(ABC):
     """Forecasts a feature between full steps. Linear in the recorded features: S ← A·S + b·F, forecast c·S.
 
-    A subclass gives A and b (`_rows`) and c (`_forecast_weights`) as numbers; tensors are touched in kernels.py alone.
+    A subclass gives A and b (`_rows`) and c (`_forecast_weights`) as numbers; tensors are touched in kernels/ alone.
     A is lower triangular, so that buffers can be overwritten from the last to the first.
     """
 

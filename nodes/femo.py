@@ -9,6 +9,7 @@ from . import inputs
 from .cache_config import CacheConfig
 from .presets import FEMO
 from .run.attach import attach
+from .settings import SETTINGS
 
 
 class FeMoCache(inputs.CalibratedNode):
@@ -24,29 +25,29 @@ class FeMoCache(inputs.CalibratedNode):
                 inputs.model(FEMO),
                 inputs.enabled(),
                 inputs.interval(),
-                inputs.max_order(default=1),
+                inputs.max_order(),
                 io.Float.Input(
-                    "beta", default=0.325, min=-0.95, max=0.95, step=0.005, round=False,
+                    "beta", **SETTINGS["beta"].widget,
                     tooltip="β: the weight of history in the momentum. 0 is TaylorSeer; above 0 smooths, below 0 leans "
                             "ahead. The papers use 0.325 for FLUX, −0.2 for DiT. Sensible: 0.1 … 0.4 with "
                             "momentum_start feature (0.4–0.5 for noisy samplers), −0.4 … −0.1 with zero."),
                 io.Float.Input(
-                    "gamma", default=0.0, min=0.0, max=0.5, step=0.001, round=False,
+                    "gamma", **SETTINGS["gamma"].widget,
                     tooltip="γ: how far β moves at each full step, up or down, for each image by itself "
                             "(Adapted-FeMo). 0 keeps β fixed. The papers use 0.01–0.015 for FLUX, 0.001–0.01 for DiT."),
                 io.Float.Input(
-                    "beta_min", default=0.2, min=-0.95, max=0.95, step=0.005, round=False,
+                    "beta_min", **SETTINGS["beta_min"].widget,
                     tooltip="Lower bound of β while it adapts, else unused. The papers use 0.2 for FLUX, −0.04 "
                             "for DiT."),
                 io.Float.Input(
-                    "beta_max", default=0.45, min=-0.95, max=0.95, step=0.005, round=False,
+                    "beta_max", **SETTINGS["beta_max"].widget,
                     tooltip="Upper bound of β while it adapts, else unused. The papers use 0.45 for FLUX, 0 for "
                             "DiT."),
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
                 inputs.site(),
                 io.Combo.Input(
-                    "momentum_start", options=["feature", "zero"], default="feature", optional=True,
+                    "momentum_start", **SETTINGS["momentum_start"].widget, optional=True,
                     tooltip="Where the momentum starts. feature: at the first recorded feature, the papers' text taken "
                             "literally; it damps the long first forecasts, and measured best at site hidden. "
                             "zero: at 0, with the papers' bias correction; for site output, and for module of DiT."),
@@ -57,7 +58,7 @@ class FeMoCache(inputs.CalibratedNode):
                 inputs.budget(),
                 inputs.tolerance(),
                 io.Combo.Input(
-                    "adaptation", options=["sign", "least_squares"], default="sign", optional=True,
+                    "adaptation", **SETTINGS["adaptation"].widget, optional=True,
                     tooltip="How β adapts to each image. sign: up or down by gamma, as in the papers; not at all at "
                             "gamma 0. least_squares: at each full step to the β that would have forecast it best; "
                             "gamma has no part in it, and one tensor more is kept. Sensible for it: beta_min −0.6, "

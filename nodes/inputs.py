@@ -5,13 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..femo_core import Schedule
-from ..femo_core.predictor import MAX_ORDER
 from .learned.calibration_file import NONE, names, stamp
-from .sites import SITES
+from .presets import BY_STEPS
+from .settings import SETTINGS
 
 CATEGORY = "model_patches/femo"
-BY_STEPS = 0  # interval: chosen by the number of steps
-MOST_STEPS = 1000  # a bound for the widgets only: no sampler is asked for more
 
 
 def model(presets: dict[str, dict[str, object]]) -> io.Input:
@@ -27,7 +25,7 @@ def enabled() -> io.Input:
 
 def interval() -> io.Input:
     return io.Int.Input(
-        "interval", default=BY_STEPS, min=BY_STEPS, max=20,
+        "interval", **SETTINGS["interval"].widget,
         tooltip="0: as many full steps as suit the number of steps, dense at first: 14 of 50, 9 of 20, 6 of 8. From 1 "
                 "on N in the papers: after the warm-up the network runs on every N-th step, the others are forecast; 1 "
                 "turns forecasting off, the papers go to 10 at 50 steps.")
@@ -40,29 +38,29 @@ def schedule(interval: int, warmup_steps: int, cooldown_steps: int, max_consecut
     return Schedule(interval, warmup_steps, cooldown_steps, max_consecutive)
 
 
-def max_order(default: int) -> io.Input:
+def max_order(default: int = SETTINGS["max_order"].default) -> io.Input:
     return io.Int.Input(
-        "max_order", default=default, min=0, max=MAX_ORDER,
+        "max_order", **{**SETTINGS["max_order"].widget, "default": default},
         tooltip="O (or m) in the papers: the highest derivative used. 0 reuses the last feature, 1 follows a line, "
                 "2 a curve. Higher needs more memory and smoother features. Sensible: 1 or 2.")
 
 
 def warmup_steps() -> io.Input:
     return io.Int.Input(
-        "warmup_steps", default=3, min=1, max=MOST_STEPS,
+        "warmup_steps", **SETTINGS["warmup_steps"].widget,
         tooltip="Leading steps on which the network always runs. The papers use 3 for FLUX and 2 for DiT.")
 
 
 def cooldown_steps() -> io.Input:
     return io.Int.Input(
-        "cooldown_steps", default=1, min=0, max=MOST_STEPS,
+        "cooldown_steps", **SETTINGS["cooldown_steps"].widget,
         tooltip="Trailing steps on which the network always runs. The papers use 0; with a shifted schedule the last "
                 "steps are long and one of them is worth having. Sensible: 0–2.")
 
 
 def site() -> io.Input:
     return io.Combo.Input(
-        "site", options=list(SITES), default="hidden",
+        "site", **SETTINGS["site"].widget,
         tooltip="Where features are forecast. hidden: before the final layer, cheap (25 MB a tensor for FLUX at "
                 "1024²). module: attention and MLP of every block, as in the papers (2 GB a tensor). output: what the "
                 "network returns, the cheapest.")
@@ -70,20 +68,20 @@ def site() -> io.Input:
 
 def max_consecutive() -> io.Input:
     return io.Int.Input(
-        "max_consecutive", default=0, min=0, max=20, optional=True,
+        "max_consecutive", **SETTINGS["max_consecutive"].widget, optional=True,
         tooltip="At most so many forecast steps in a row, whatever the interval says. 0: no limit but the interval.")
 
 
 def coordinate() -> io.Input:
     return io.Combo.Input(
-        "coordinate", options=["steps", "sigmas"], default="steps", optional=True,
+        "coordinate", **SETTINGS["coordinate"].widget, optional=True,
         tooltip="What a forecast goes by: the number of steps, as in the papers, or how far the noise level falls in "
                 "them, which differs where a schedule is shifted.")
 
 
 def cache_device() -> io.Input:
     return io.Combo.Input(
-        "cache_device", options=["gpu", "cpu"], default="gpu", optional=True,
+        "cache_device", **SETTINGS["cache_device"].widget, optional=True,
         tooltip="Where recorded features are kept. gpu: where the model runs. cpu: in main memory, slower, for site "
                 "module on a small card.")
 
@@ -97,14 +95,14 @@ def calibration() -> io.Input:
 
 def budget() -> io.Input:
     return io.Int.Input(
-        "budget", default=0, min=0, max=MOST_STEPS, optional=True,
+        "budget", **SETTINGS["budget"].widget, optional=True,
         tooltip="How many full steps the calibration is to choose. 0: as many as the interval would give. Sensible: a "
                 "fifth to a third of the steps.")
 
 
 def tolerance() -> io.Input:
     return io.Float.Input(
-        "tolerance", default=0.0, min=0.0, max=1.0, step=0.01, round=False, optional=True,
+        "tolerance", **SETTINGS["tolerance"].widget, optional=True,
         tooltip="Error control: the forecast error measured at each full step widens or narrows the gap to the next, "
                 "to keep it at this. The interval is then the widest gap. 0: off, every N-th step. Unused with a "
                 "calibration, which does better.")

@@ -8,6 +8,7 @@ from ..femo_core import FeMo, TaylorSeer
 from ..femo_core.predictor import AbstractPredictor
 from ..femo_core.presets import CALIBRATED, MEASURED, PAPERS, Preset
 
+BY_STEPS = 0  # interval: full steps by the number of steps
 LEVELS = {"quality": 4, "balanced": 6, "fast": 8}  # intervals, measured at 50 steps
 FEWER_STEPS = 3  # interval at 20 to 28 steps
 BUDGETS = {"quality": 14, "balanced": 10, "fast": 8}  # full steps of 50 that a calibration chooses
@@ -22,7 +23,7 @@ def _measured(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for family, preset in MEASURED.items():
         if isinstance(preset.predictor, kind):
-            levels = {f"{level}, 50 steps": interval for level, interval in LEVELS.items()} | {
+            levels = {"any number of steps": BY_STEPS} | {f"{level}, 50 steps": interval for level, interval in LEVELS.items()} | {
                 "20–28 steps": FEWER_STEPS}
             for level, interval in levels.items():
                 found[f"{family}: {level}"] = {"interval": interval, **_values(preset, "hidden")}

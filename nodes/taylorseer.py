@@ -24,7 +24,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
                 inputs.model(TAYLORSEER),
                 inputs.enabled(),
                 inputs.interval(),
-                inputs.max_order(default=1),
+                inputs.max_order(),
                 inputs.warmup_steps(),
                 inputs.cooldown_steps(),
                 inputs.site(),

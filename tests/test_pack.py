@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -124,6 +127,125 @@ def test_help_pages_and_readme_name_every_input(node_id):
     for page in (DOCS / f"{node_id}.md", DOCS / node_id / "zh.md", ROOT / "README.md"):
         for name in {*nodes()[node_id]["inputs"], *nodes()[node_id]["outputs"]} - {"model"}:
             assert name in page.read_text(), page
+
+
+def part_of_nodes(name: str) -> ModuleType:
+    """A module of nodes/ that needs no ComfyUI, without nodes/__init__.py, which does."""
+    for package, folder in (("checkout", ROOT), ("checkout.nodes", ROOT / "nodes")):
+        if package not in sys.modules:
+            sys.modules[package] = ModuleType(package)
+            sys.modules[package].__path__ = [str(folder)]
+    return importlib.import_module(f"checkout.nodes.{name}")
+
+
+def shown(setting: Any) -> tuple[str, str]:
+    """A default and its range, as the pages write them."""
+    def number(value: float) -> str:
+        return f"{value:g}".replace("-", "−")
+
+    if hasattr(setting, "options"):
+        return setting.default, ", ".join(setting.options)
+    return number(setting.default), f"{number(setting.low)} … {number(setting.high)}"
+
+
+def settings_on(page: Path) -> dict[str, tuple[str, str]]:
+    """Default and range by input, of the table whose columns are name, symbol, default, range, meaning."""
+    text = page.read_text(encoding="utf-8")
+    table = re.search(r"^\| (?:input|输入) \| .+\n\| ---.+\n((?:\|.+\n)+)", text, re.MULTILINE)
+    found: dict[str, tuple[str, str]] = {}
+    for row in table[1].splitlines():
+        name, _, default, limits, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        names = re.match("[a-z_, ]+", name)[0].strip().split(", ")
+        found |= dict(zip(names, ((each, limits) for each in default.split(", ")), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("page", [
+    "README.md", *(f"web/docs/{node}{language}.md"
+                   for node in ("FeMoCache", "TaylorSeerCache") for language in ("", "/zh"))])
+def test_pages_say_the_defaults_and_ranges_that_the_inputs_have(page):
+    settings = part_of_nodes("settings")
+    known = settings.SHARED if "TaylorSeer" in page else settings.SETTINGS
+    found = settings_on(ROOT / page)
+    assert {name: found[name] for name in known} == {name: shown(setting) for name, setting in known.items()}
+    assert found.keys() - known.keys() == {"enabled", "calibration"}  # a switch, and what files there are
+
+
+def test_defaults_and_ranges_stand_in_one_place():
+    settings = part_of_nodes("settings")
+    for path in (ROOT / "nodes" / name for name in ("inputs.py", "femo.py", "taylorseer.py")):
+        source = path.read_text(encoding="utf-8")
+        for name in re.findall(r'io\.\w+\.Input\(\s*"(\w+)"', source):
+            own = re.search(rf'Input\(\s*"{name}",([^"]*)', source)[1]
+            assert name not in settings.SETTINGS or not re.search("default|min|max|options", own), name
+
+
+def test_a_default_is_within_its_range_and_so_is_what_a_preset_gives():
+    settings, presets = part_of_nodes("settings"), part_of_nodes("presets")
+    fits = {name: (lambda value, known=known: value in known.options if hasattr(known, "options")
+                   else known.low <= value <= known.high) for name, known in settings.SETTINGS.items()}
+    assert all(fits[name](setting.default) for name, setting in settings.SETTINGS.items())
+    for kind, known in ((presets.FEMO, settings.SETTINGS), (presets.TAYLORSEER, settings.SHARED)):
+        for name, values in kind.items():
+            assert values.keys() <= known.keys(), name
+            assert all(fits[key](value) for key, value in values.items()), name
+
+
+def tooltips() -> dict[str, str]:
+    """In English, by input, of the cache nodes."""
+    found = {}
+    for file in ("inputs.py", "femo.py"):
+        for node in ast.walk(ast.parse((ROOT / "nodes" / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".Input"):
+                named = {part.arg: part.value for part in node.keywords}
+                found[node.args[0].value] = named["tooltip"].value
+    return found
+
+
+def numbers_in(text: str) -> set[str]:
+    """Those in digits; where a language has a word for one, that is not it."""
+    return set(re.findall(r"(?<![\w.])[−-]?\d+(?:\.\d+)?", text))
+
+
+@pytest.mark.parametrize("locale", ["zh"])
+def test_tooltips_name_the_same_numbers_and_choices_in_every_language(locale):
+    settings = part_of_nodes("settings").SETTINGS
+    translated = json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name, english in tooltips().items():
+        for node in ("FeMoCache", "TaylorSeerCache"):
+            if name in translated[node]["inputs"]:
+                text = translated[node]["inputs"][name]["tooltip"]
+                assert numbers_in(text) == numbers_in(english), (node, name)
+                for option in getattr(settings.get(name), "options", ()):
+                    assert option in text or option not in english, (node, name)
+
+
+def test_the_papers_values_are_the_presets():
+    """Those that tooltips and help pages name."""
+    papers, known = part_of_nodes("presets").PAPERS, tooltips()
+    flux, dit = papers["FeMo, FLUX, O=1"], papers["FeMo, DiT, O=1"]
+    adapted = papers["Adapted-FeMo, FLUX, O=1"].predictor
+    assert f"{flux.predictor.beta:g} for FLUX, {dit.predictor.beta:g} for DiT".replace("-", "−") in known["beta"]
+    assert f"{adapted.beta_min:g} for FLUX" in known["beta_min"]
+    assert f"{adapted.beta_max:g} for FLUX" in known["beta_max"]
+    assert f"{flux.warmup_steps} for FLUX and {dit.warmup_steps} for DiT" in known["warmup_steps"]
+    assert f"The papers use {flux.cooldown_steps}" in known["cooldown_steps"]
+
+
+def test_pages_name_the_presets_and_their_values():
+    presets = part_of_nodes("presets")
+    flux, dit, papers = presets.MEASURED["FLUX"], presets.MEASURED["DiT"], presets.PAPERS["FeMo, FLUX, O=1"].predictor
+    for page in (DOCS / "FeMoCache.md", DOCS / "FeMoCache" / "zh.md"):
+        text = page.read_text(encoding="utf-8")
+        for level in presets.LEVELS:
+            assert level in text, page
+        assert str(papers.beta) in text
+    english = " ".join((DOCS / "FeMoCache.md").read_text(encoding="utf-8").split())
+    assert f"for DiT set `warmup_steps` {dit.warmup_steps} and `max_order` {dit.predictor.max_order}" in english
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (f"β = {flux.predictor.beta}, momentum started at the {flux.predictor.momentum_start}, cool-down "
+            f"{flux.cooldown_steps}, site hidden, not adaptive: the nodes' defaults. For DiT the same with `max_order` "
+            f"{dit.predictor.max_order} and `warmup_steps` {dit.warmup_steps}") in readme
 
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -40,11 +40,45 @@ class Family:
     heads_see_text: bool = False  # beside the image
     blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
     # Paths of modules, or lists of them, whose results only blocks take: a predicted step at site hidden leaves them
-    # out. And that of them that makes the image state which branches are added to: one at site module needs no other.
+    # out. One that ends in "?" only some models of the family have. And that of them that makes the image state which
+    # branches are added to: a predicted step at site module needs no other.
     embedders: tuple[str, ...] = ()
     image_embedder: str = ""
     modules: tuple[BlockList, ...] = ()  # those of them that site module knows
     patch: str = "patch_size"  # the model's attribute that says how many latents a side make a token; one without it
+    lacks: tuple[str, ...] = ()  # parts that one model does not have, so that no more of it is known than stands here
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Paths of the modules that every model of the family has."""
+        heads = (path for head in self.heads for path in head.split(" or "))
+        return (*heads, *self.blocks, *(path for path in self.embedders if not path.endswith("?")))
+
+    @property
+    def needless(self) -> tuple[str, ...]:
+        """Paths of the embedders, of all models of the family."""
+        return tuple(path.removesuffix("?") for path in self.embedders)
+
+    def known_of(self, diffusion_model: nn.Module) -> Family:
+        """What holds of a model of the class. Without one of the parts that is its name: the class is another pack's
+        then, or a newer host's. Without a branch it is all but site module."""
+        lacks = tuple(path for path in self.parts if not has(diffusion_model, path, path in self.blocks))
+        if lacks:
+            return Family(self.name, lacks=lacks)
+        lacks = tuple(
+            f"{blocks.path}.{i}.{branch}" for blocks in self.modules
+            for i, block in enumerate(diffusion_model.get_submodule(blocks.path))
+            for branch in blocks.branches if not has(block, branch))
+        return replace(self, modules=(), lacks=lacks) if lacks else self
+
+
+def has(model: nn.Module, path: str, as_a_list: bool = False) -> bool:
+    """Whether there is a module at the path."""
+    try:
+        found = model.get_submodule(path)
+    except AttributeError:
+        return False
+    return not as_a_list or isinstance(found, nn.ModuleList | nn.ModuleDict | nn.Sequential)
 
 
 def of_class(*names: str) -> Callable[[nn.Module], bool]:
@@ -64,6 +98,7 @@ def families() -> tuple[Family, ...]:
 
 
 def find_family(diffusion_model: nn.Module) -> Family:
-    """The model's; of one that no file describes, nothing is known but its name."""
-    found = (family for family in families() if family.matches(diffusion_model))
+    """The model's, as far as it is what its file describes; of one that no file describes, nothing is known but its
+    name."""
+    found = (family.known_of(diffusion_model) for family in families() if family.matches(diffusion_model))
     return next(found, Family(type(diffusion_model).__name__))

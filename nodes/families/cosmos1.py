@@ -9,6 +9,6 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.cosmos.model.GeneralDIT"),
     heads=("final_layer",),
     blocks=("blocks",),
-    embedders=("extra_pos_embedder", "pos_embedder", "x_embedder"),
+    embedders=("extra_pos_embedder?", "pos_embedder", "x_embedder"),
     patch="patch_spatial",
 )

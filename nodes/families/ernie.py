@@ -10,5 +10,5 @@ FAMILY = Family(
     heads=("final_norm",),
     heads_see_text=True,
     blocks=("layers",),
-    embedders=("adaLN_modulation", "pos_embed", "text_proj", "x_embedder"),
+    embedders=("adaLN_modulation", "pos_embed", "text_proj?", "x_embedder"),
 )

@@ -44,7 +44,7 @@ is_flux_class = of_class("comfy.ldm.flux.model.Flux")
 
 def has_global_modulation(diffusion_model: nn.Module) -> bool:
     """FLUX.2 and its kin, which share the class."""
-    return getattr(diffusion_model.params, "global_modulation", False)
+    return getattr(getattr(diffusion_model, "params", None), "global_modulation", False)
 
 
 FAMILY = Family(

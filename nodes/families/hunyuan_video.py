@@ -10,7 +10,7 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.hunyuan_video.model.HunyuanVideo"),
     heads=("final_layer",),
     blocks=PATHS,
-    embedders=("byt5_in", "cond_type_embedding", "img_in", "pe_embedder", "txt_in", "vision_in"),
+    embedders=("byt5_in?", "cond_type_embedding?", "img_in", "pe_embedder", "txt_in", "vision_in?"),
     image_embedder="img_in",
     modules=OWN_MODULATION,
 )

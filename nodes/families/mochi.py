@@ -9,5 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint"),
     heads=("final_layer",),
     blocks=("blocks",),
-    embedders=("t5_yproj", "x_embedder"),
+    embedders=("t5_yproj?", "x_embedder"),
 )

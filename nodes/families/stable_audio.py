@@ -10,7 +10,7 @@ FAMILY = Family(
     heads=("transformer.project_out",),
     blocks=("transformer.layers",),
     embedders=(
-        "preprocess_conv", "timestep_features", "to_cond_embed", "to_global_embed", "to_timestep_embed",
-        "transformer.global_cond_embedder", "transformer.project_in",
+        "preprocess_conv", "timestep_features", "to_cond_embed?", "to_global_embed?", "to_timestep_embed",
+        "transformer.global_cond_embedder?", "transformer.project_in",
     ),
 )

@@ -9,5 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.triposplat.model.LatentSeqMMFlowModel"),
     heads=("out_layer", "cam_out_layer"),
     blocks=("noise_refiner", "context_refiner", "blocks"),
-    embedders=("adaLN_modulation", "cam_refiner", "cond_embedder", "input_layer", "t_embedder"),
+    embedders=("adaLN_modulation?", "cam_refiner", "cond_embedder", "input_layer", "t_embedder"),
 )

@@ -9,5 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel"),
     heads=("out",),
     blocks=("input_blocks", "middle_block", "output_blocks"),
-    embedders=("label_emb", "time_embed"),
+    embedders=("label_emb?", "time_embed"),
 )

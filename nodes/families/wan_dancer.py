@@ -10,7 +10,7 @@ FAMILY = Family(
     heads=("head or head_global",),
     blocks=("blocks",),
     embedders=(
-        "img_emb", "img_emb_refimage", "music_encoder", "music_projection", "music_rope_embedder", "patch_embedding",
+        "img_emb?", "img_emb_refimage", "music_encoder", "music_projection", "music_rope_embedder", "patch_embedding",
         "patch_embedding_global", "rope_embedder", "text_embedding", "time_projection",
     ),
 )

@@ -81,7 +81,13 @@ def _available(wanted: str, network: nn.Module, family: Family, model_options: d
     if "torch_compile_kwargs" in model_options and wanted != "output":
         return "output", "inside a model compiled with torch.compile features can't be recorded"
     site = _sites_from(wanted, network, family)[0]
-    return site, "" if site == wanted else f"{family.name} is not known well enough for it"
+    return site, "" if site == wanted else _why_not(family)
+
+
+def _why_not(family: Family) -> str:
+    if not family.lacks:
+        return f"{family.name} is not known well enough for it"
+    return f"this {family.name} has no {family.lacks[0]}: it is another pack's, or a newer ComfyUI's, and not known"
 
 
 def _sites_from(site: str, network: nn.Module, family: Family) -> list[str]:

@@ -17,7 +17,7 @@ class HiddenSite(AbstractSite):
         return family.heads
 
     def needless(self, family: Family) -> tuple[str, ...]:
-        return family.embedders
+        return family.needless
 
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         widths = [max(map(width, _alternatives(model, head))) for head in family.heads]

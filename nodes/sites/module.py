@@ -28,7 +28,7 @@ class ModuleSite(AbstractSite):
         return tuple(_name(blocks, i, branch) for blocks, i, _, branch in _branches(model, family))
 
     def needless(self, family: Family) -> tuple[str, ...]:
-        return tuple(path for path in family.embedders if path != family.image_embedder)
+        return tuple(path for path in family.needless if path != family.image_embedder)
 
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         tokens = 0

@@ -33,6 +33,7 @@ with warnings.catch_warnings():
 PACK = load_pack("a_folder_of_any_name").__name__
 attach_module: Any = sys.modules[f"{PACK}.nodes.run.attach"]
 run_module: Any = sys.modules[f"{PACK}.nodes.run.run"]
+site_choice: Any = sys.modules[f"{PACK}.nodes.run.site_choice"]
 femo_core: Any = sys.modules[f"{PACK}.femo_core"]
 sites: Any = sys.modules[f"{PACK}.nodes.sites"]
 memory: Any = sys.modules[f"{PACK}.nodes.run.memory"]

@@ -448,3 +448,17 @@ def test_layers_of_another_packs(site, reports):
     assert distance(sample(FLUX, accelerated(model, site=site)), plain) < 0.5
     assert reports[-1].full_steps == FULL
     assert run_module.find_family(model.model.diffusion_model).name == "Flux"
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_head_of_another_packs_under_another_name(site, reports):
+    """The class's name is all that it has in common with what is known of it."""
+    model = build(FLUX)
+    plain, network = sample(FLUX, model), model.model.diffusion_model
+    network.last = network._modules.pop("final_layer")
+    network.__dict__["final_layer"] = lambda *args, **named: network.last(*args, **named)
+    assert torch.equal(sample(FLUX, accelerated(model, interval=1, site=site)), plain)
+    assert distance(sample(FLUX, accelerated(model, site=site)), plain) < 0.5
+    assert (reports[-1].full_steps, reports[-1].settings["site"]) == (FULL, "output")
+    assert len(reports[-1].warnings) == (site != "output")
+    assert all("this Flux has no final_layer" in warning for warning in reports[-1].warnings)

@@ -25,6 +25,7 @@ from comfy_host import (
     leftovers,
     memory,
     run_module,
+    site_choice,
     sites,
 )
 from compatibility import Seen, keep
@@ -142,6 +143,57 @@ def noting_what_runs(network, paths, ran):
                 hook = leaf.register_forward_hook(lambda leaf, *_, name=name: note(name, leaf))
                 stack.callback(hook.remove)
         yield
+
+
+@contextmanager
+def without(network, path):
+    """While open, the module at the path is not there."""
+    parent, _, name = path.rpartition(".")
+    modules = network.get_submodule(parent)._modules
+    before = dict(modules)
+    del modules[name]
+    try:
+        yield
+    finally:
+        modules.clear()
+        modules.update(before)  # in their order
+
+
+def test_a_model_has_all_parts_that_its_family_is_known_by_and_without_one_goes_to_output(model):
+    """A class that another pack or a newer host has changed has the same name."""
+    network = model.model.diffusion_model
+    family = families.find_family(network)
+    assert family.lacks == ()
+    for path in family.parts:
+        with without(network, path):
+            found = families.find_family(network)
+            assert path in found.lacks
+            assert not found.heads + found.blocks + found.embedders + found.modules
+            site, why = site_choice._available("hidden", network, found, {})
+            assert (site, found.lacks[0] in why) == ("output", True)
+            assert site_choice._available("output", network, found, {}) == ("output", "")
+    assert families.find_family(network) == family
+
+
+def test_without_a_branch_it_is_known_but_for_site_module(model):
+    network = model.model.diffusion_model
+    family = families.find_family(network)
+    for blocks in family.modules:
+        for i, branch in enumerate(blocks.branches):
+            last = len(network.get_submodule(blocks.path)) - 1
+            path = f"{blocks.path}.{i and last}.{branch}"
+            with without(network, path):
+                found = families.find_family(network)
+                assert found == dataclasses.replace(family, modules=(), lacks=(path,))
+                site, why = site_choice._available("module", network, found, {})
+                assert (site, path in why) == ("hidden", True)
+
+
+def test_embedders_that_are_lacking_in_some_are_needless_where_they_are(model):
+    family = families.find_family(model.model.diffusion_model)
+    assert not any(path.endswith("?") for path in family.needless)
+    assert len(set(family.needless)) == len(family.needless) == len(family.embedders)
+    assert family.image_embedder in ("", *family.parts)
 
 
 # Models that add tokens of their own, or take some away, which the shapes of latents and prompts do not tell.
