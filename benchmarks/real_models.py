@@ -24,7 +24,7 @@ from subjects import Subject
 from tables import markdown
 from torch import Tensor
 
-from femo_core import TaylorSeer, lasting_step_lengths, resample_gram, tune
+from femo_core import lasting_step_lengths, resample_gram, tune
 from femo_core.gap_costs import gap_costs
 from femo_core.tuning import SPREAD
 
@@ -128,7 +128,8 @@ def comparison() -> str:
         row = [regime.name, few(run(regime, 28).changes), few(run(regime, 50).norm_ratios)]
         for each in theirs:
             factor = distance(run(regime, each["steps"]).changes, each["values"])
-            nearest[each["model"]] = min(nearest[each["model"]], (factor, regime.name, regime), key=lambda pair: pair[0])
+            if factor < nearest[each["model"]][0]:
+                nearest[each["model"]] = factor, regime.name, regime
             row.append(f"{factor:.2f}")
         found = run(regime, STEPS).full_steps(BUDGET)
         regimes.append([*row, " ".join(map(str, found)), first_fifth(found, STEPS)])
@@ -141,7 +142,8 @@ def comparison() -> str:
     return RESULT % (
         markdown(("model", "steps", "change from step to step", "nearest regime", "factor between"), real),
         markdown(("regime", "change, 28 steps", "norm ratios, 50 steps",
-                  *(f"factor to {each['model']}" for each in theirs), "9 of 50 full steps", "in the first fifth"), regimes),
+                  *(f"factor to {each['model']}" for each in theirs), "9 of 50 full steps", "in the first fifth"),
+                 regimes),
         markdown(("model", "steps", "norm ratios"), ratios),
         markdown(("model", "found by", "full steps of 50", "in the first fifth"), searched),
         markdown(("model", "9 of 50 by TaylorSeer O=1's cost", "by tune", "beside", "apart, % of the run"), rebuilt))

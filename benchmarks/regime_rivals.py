@@ -45,7 +45,7 @@ class Path:
 
 
 def papers_choices(warmup: int, total: int, budget: int) -> list[Choice]:
-    """The papers' schedule with so many full steps, with a cool-down of none and of one, where an interval gives them."""
+    """The papers' schedule with so many full steps, without a cool-down and with a step, where there is one."""
     found: list[Choice] = []
     for cooldown in (0, 1):
         schedules = (Schedule(interval, warmup, cooldown).full_steps(total) for interval in range(2, total))

@@ -90,7 +90,7 @@ def groups(cells: dict[Key, dict[str, Row]]) -> dict[str, Callable[[Key], bool]]
 def tables(cells: dict[Key, dict[str, Row]]) -> list[str]:
     by_group = {name: [cell for key, cell in cells.items() if wanted(key)] for name, wanted in groups(cells).items()}
     ratios = [[name, *(summary(to_plain(found, name)) for found in by_group.values())] for name in SHOWN]
-    rivals = [[name, *(summary(to_rival(found, name)) for found in by_group.values())] for name in SHOWN if name in OURS]
+    rivals = [[name, *(summary(to_rival(found, name)) for found in by_group.values())] for name in OURS]
     judged = by_group[JUDGE]
     steps = sorted({key[2] for key in cells}, reverse=True)
     by_steps = [[name, *(summary(to_plain([cell for key, cell in cells.items() if key[0] == JUDGE and key[2] == count],
@@ -107,7 +107,8 @@ def tables(cells: dict[Key, dict[str, Row]]) -> list[str]:
     papers = [[f"shift {shift:g}", str(count), *(summary([cell[f"papers, {name}, cool-down 0"].ratio
                 for key, cell in cells.items() if key[0] != "tiny DiT" and key[1] == shift and key[2] == count
                 and f"papers, {name}, cool-down 0" in cell]) for name in PAPER_ROWS)]
-              for shift in sorted({key[1] for key in cells if key[0] != "tiny DiT"}, reverse=True) for count in (50, 20)]
+              for shift in sorted({key[1] for key in cells if key[0] != "tiny DiT"}, reverse=True)
+              for count in (50, 20)]
     headline = [[f"{model}, shift {shift:g}, {count} steps, {budget} runs", name, f"{row.rmse:.4f}",
                  f"{row.median:.4f}", f"{row.psnr:.1f}", f"{row.to_limit:.4f}", f"{row.ratio:.2f}"]
                 for (model, shift, count, budget), cell in cells.items()
@@ -193,7 +194,8 @@ def draw(cells: dict[Key, dict[str, Row]]) -> None:
     axes.axhline(1, color="black", linewidth=1)
     axes.text(0, 1.03, "as good as running fewer steps", fontsize=8)
     axes.set(yscale="log", xticks=range(len(shifts)), xticklabels=[f"shift {shift:g}" for shift in shifts],
-             ylabel="change of the picture, over fewer steps", title="Less is better (small model of scenes; all steps)")
+             ylabel="change of the picture, over fewer steps",
+             title="Less is better (small model of scenes; all steps)")
     axes.text(0.99, 0.02, "real models behave like the right half", transform=axes.transAxes, ha="right", fontsize=8)
     axes.legend(fontsize=8)
     figure.tight_layout()

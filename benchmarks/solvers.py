@@ -35,7 +35,7 @@ def adams_bashforth(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) 
 
 def dpmpp_2m(signal: Callable[[float], float]) -> Solver:
     """DPM-Solver++(2M) (Lu et al. 2022): multistep, second order in log (signal / σ), on the picture x − σ·v, its last
-    step of first order. `signal` (σ) is the picture's factor in x, with x − σ·v = that picture where it is 1 − σ or 1."""
+    step of first order. `signal` (σ) is the picture's factor in x: 1 − σ or 1."""
     def solve(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
         before, last_length = None, 0.0
         for i, (sigma, lower) in enumerate(pairwise(sigmas)):

@@ -21,7 +21,8 @@ def check_sigmas(name: str, sigmas: Sequence[float]) -> tuple[float, ...]:
         raise ValueError(f"{name} must be two levels or more, one more than there are steps; got {len(levels)}")
     for before, after in pairwise(levels):
         if not (math.isfinite(before) and math.isfinite(after) and before > after >= 0.0):
-            raise ValueError(f"{name} must be finite, 0 or more and fall from step to step; got {before} before {after}")
+            raise ValueError(
+                f"{name} must be finite, 0 or more and fall from step to step; got {before} before {after}")
     return levels
 
 
@@ -40,10 +41,10 @@ def resample_gram(gram: Tensor, sigmas: Sequence[float], to_sigmas: Sequence[flo
 
     gram: (S, S), as of TrajectoryGram.matrix. sigmas: the S + 1 levels that it was learned at, to_sigmas: the T + 1
     wanted; both fall. What the features would be at a wanted level is a weighted sum of those at the four learned
-    levels about it, by Lagrange's polynomial over σ for flow models (levels up to 1) and over log σ where σ is the ratio
-    of noise to picture: in these a trajectory is smoothest (benchmarks/results/regimes.md). Below the lowest learned
-    level features follow the line through the last two, for the length of one step; what lies lower still is taken as
-    there, which is a guess: see `uncovered`.
+    levels about it, by Lagrange's polynomial: over σ for flow models (levels up to 1), over log σ where σ is the
+    ratio of noise to picture; of the variables tried, schedules for other levels came out best by these. Below the
+    lowest learned level features follow the line through the last two, for the length of one step; what lies lower
+    still is taken as there, which is a guess: see `uncovered`.
 
     Raises ValueError for levels that do not fall, for a matrix that does not fit them or is not finite, for less than
     two learned steps, and for a wanted level above the highest that was learned.

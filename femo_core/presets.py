@@ -48,7 +48,7 @@ PAPERS: dict[str, Preset] = {
 }
 
 # Chosen over the regimes of the two older small models (benchmarks/results/regimes.md), on other seeds and prompts than
-# are measured there, at site hidden: the papers' β, with the momentum started as their text has it. The nodes' defaults.
+# are measured there, at site hidden: the papers' β, the momentum started as their text has it. The nodes' defaults.
 MEASURED: dict[str, Preset] = {
     "FLUX": Preset(FeMo(1, beta=0.325, momentum_start="feature"), warmup_steps=3, cooldown_steps=1),
     "DiT": Preset(FeMo(1, beta=0.325, momentum_start="feature"), warmup_steps=2, cooldown_steps=1),

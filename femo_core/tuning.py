@@ -22,7 +22,8 @@ from .presets import RAMP
 from .schedule import AbstractSchedule, ExplicitSchedule, RampSchedule, Schedule
 
 # Chosen over the regimes of the two older small models, on tuning seeds (benchmarks/results/regimes.md).
-SPREAD, PULL = 4.0, 0.1  # of `lasting_step_lengths`, of `gap_costs`
+SPREAD = 4.0  # of `lasting_step_lengths`
+SLOPE, PULL = 0.6, 0.3  # of `gap_costs`
 OTHER_SPREADS = (2.0, 8.0)  # tried out as well
 SMOOTH = (TaylorSeer(2), FeMo(1, beta=-0.3))  # where gaps are short, what follows a curve may do better than a line
 MOST_TRIES = 16  # calls of try_out
@@ -84,7 +85,7 @@ class _Problem:
         if not all(map(math.isfinite, factors)):
             raise ValueError(f"signals must be finite; got {factors}")
         weights = torch.tensor(lasting_step_lengths(levels, factors, SPREAD), dtype=torch.float64)
-        return cls(matrix, levels, factors, weights, gap_costs(matrix, weights, pull=PULL))
+        return cls(matrix, levels, factors, weights, gap_costs(matrix, weights, SLOPE, PULL))
 
     @property
     def total(self) -> int:
@@ -104,7 +105,8 @@ class _Problem:
         return Calibration(ExplicitSchedule(steps, self.total), predictor, math.sqrt(cost))
 
     def with_predictor(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> Calibration:
-        error = expected_error(self.gram, self.weights.tolist(), steps, predictor, gap_correlation=0.0)
+        lengths = [float(weight) for weight in self.weights]
+        error = expected_error(self.gram, lengths, steps, predictor, gap_correlation=0.0)
         return Calibration(ExplicitSchedule(steps, self.total), predictor, error)
 
     def plain_error(self, steps: int) -> float:
@@ -141,7 +143,7 @@ class _Problem:
         for spread in OTHER_SPREADS:
             lengths = lasting_step_lengths(self.sigmas, self.signals, spread)
             weights = torch.tensor(lengths, dtype=torch.float64)
-            yield self.fitted(gap_costs(self.gram, weights, pull=PULL).best_steps(budget))
+            yield self.fitted(gap_costs(self.gram, weights, SLOPE, PULL).best_steps(budget))
         steps = gap_costs(self.gram, self.weights).best_steps(budget)
         yield self.with_predictor(steps, TaylorSeer(1))
         best = self.costs.best_steps(budget)

@@ -10,6 +10,7 @@ from ..femo_core.error_control import check_tolerance
 from ..femo_core.errors import check_integer
 from ..femo_core.predictor import AbstractPredictor
 from .learned.calibration_file import NONE
+from .presets import BY_STEPS
 from .sites import SITES
 
 
@@ -36,5 +37,11 @@ class CacheConfig:
         if self.cache_device not in ("gpu", "cpu"):
             raise ValueError(f"cache_device must be gpu or cpu; got {self.cache_device!r}")
         check_integer("budget", self.budget, 0)
-        if self.schedule:
-            check_tolerance(self.tolerance, self.schedule)
+        check_tolerance(self.tolerance, self.schedule or Schedule())
+
+
+def asked_schedule(interval: int, warmup_steps: int, cooldown_steps: int, max_consecutive: int) -> Schedule | None:
+    """Of the widgets; None: by the number of steps. Raises ValueError for what is out of range."""
+    check_integer("interval", interval, BY_STEPS)
+    schedule = Schedule(max(1, interval), warmup_steps, cooldown_steps, max_consecutive)  # which checks them all
+    return None if interval == BY_STEPS else schedule

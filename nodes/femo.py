@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..femo_core import FeMo
 from . import inputs
-from .cache_config import CacheConfig
+from .cache_config import CacheConfig, asked_schedule
 from .presets import FEMO
 from .run.attach import attach
 from .settings import SETTINGS
@@ -79,7 +79,7 @@ class FeMoCache(inputs.CalibratedNode):
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=FeMo(max_order, beta=beta, gamma=gamma, beta_min=beta_min, beta_max=beta_max,
                            momentum_start=momentum_start, adaptation=adaptation),
-            schedule=inputs.schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
+            schedule=asked_schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             tolerance=tolerance, node="FeMo Cache", node_id=cls.hidden.unique_id,
         )))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..femo_core import Schedule
 from .learned.calibration_file import NONE, names, stamp
-from .presets import BY_STEPS
 from .settings import SETTINGS
 
 CATEGORY = "model_patches/femo"
@@ -29,13 +27,6 @@ def interval() -> io.Input:
         tooltip="0: as many full steps as suit the number of steps, dense at first: 14 of 50, 9 of 20, 6 of 8. From 1 "
                 "on N in the papers: after the warm-up the network runs on every N-th step, the others are forecast; 1 "
                 "turns forecasting off, the papers go to 10 at 50 steps.")
-
-
-def schedule(interval: int, warmup_steps: int, cooldown_steps: int, max_consecutive: int) -> Schedule | None:
-    """Of the widgets; None: by the number of steps. Raises ValueError for what is out of range."""
-    if interval == BY_STEPS:
-        return None
-    return Schedule(interval, warmup_steps, cooldown_steps, max_consecutive)
 
 
 def max_order(default: int = SETTINGS["max_order"].default) -> io.Input:

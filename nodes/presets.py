@@ -23,8 +23,8 @@ def _measured(kind: type[AbstractPredictor]) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for family, preset in MEASURED.items():
         if isinstance(preset.predictor, kind):
-            levels = {"any number of steps": BY_STEPS} | {f"{level}, 50 steps": interval for level, interval in LEVELS.items()} | {
-                "20–28 steps": FEWER_STEPS}
+            levels = {"any number of steps": BY_STEPS, "20–28 steps": FEWER_STEPS} | {
+                f"{level}, 50 steps": interval for level, interval in LEVELS.items()}
             for level, interval in levels.items():
                 found[f"{family}: {level}"] = {"interval": interval, **_values(preset, "hidden")}
     return found

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..femo_core import TaylorSeer
 from . import inputs
-from .cache_config import CacheConfig
+from .cache_config import CacheConfig, asked_schedule
 from .presets import TAYLORSEER
 from .run.attach import attach
 
@@ -47,7 +47,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
             return io.NodeOutput(model)
         return io.NodeOutput(attach(model, CacheConfig(
             predictor=TaylorSeer(max_order),
-            schedule=inputs.schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
+            schedule=asked_schedule(interval, warmup_steps, cooldown_steps, max_consecutive),
             site=site, coordinate=coordinate, cache_device=cache_device, calibration=calibration, budget=budget,
             tolerance=tolerance, node="TaylorSeer Cache", node_id=cls.hidden.unique_id,
         )))

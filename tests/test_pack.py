@@ -39,8 +39,8 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules("femo_core"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_core_imports_torch_and_the_standard_library_only(path):
     """An integration also its host, which is in its path, and fused.py Triton, without which nothing imports it."""
-    allowed = {"__future__", "abc", "collections", "contextlib", "dataclasses", "functools", "inspect", "itertools",
-               "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
+    allowed = {"__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "functools", "inspect",
+               "itertools", "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
     _, _, integration = path.parent.as_posix().partition("integrations/")
     assert imported(path) <= allowed | {integration} | ({"triton"} if path.name == "fused.py" else set())
 
@@ -241,11 +241,12 @@ def test_pages_name_the_presets_and_their_values():
             assert level in text, page
         assert str(papers.beta) in text
     english = " ".join((DOCS / "FeMoCache.md").read_text(encoding="utf-8").split())
-    assert f"for DiT set `warmup_steps` {dit.warmup_steps} and `max_order` {dit.predictor.max_order}" in english
+    assert dit.predictor == flux.predictor
+    assert f"for DiT set `warmup_steps` {dit.warmup_steps}." in english
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert (f"β = {flux.predictor.beta}, momentum started at the {flux.predictor.momentum_start}, cool-down "
-            f"{flux.cooldown_steps}, site hidden, not adaptive: the nodes' defaults. For DiT the same with `max_order` "
-            f"{dit.predictor.max_order} and `warmup_steps` {dit.warmup_steps}") in readme
+    assert (f"O={flux.predictor.max_order}, β = {flux.predictor.beta}, momentum started at the "
+            f"{flux.predictor.momentum_start}, cool-down {flux.cooldown_steps}, site hidden, not adaptive: the nodes' "
+            f"defaults. For DiT the same with `warmup_steps` {dit.warmup_steps}.") in readme
 
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])

@@ -37,9 +37,9 @@ def test_every_preset_has_the_papers_full_steps(family, counts):
 
 
 def test_what_was_measured():
-    for family, order, warmup in (("FLUX", 2, 3), ("DiT", 1, 2)):
+    for family, warmup in (("FLUX", 3), ("DiT", 2)):
         preset = MEASURED[family]
-        assert preset.predictor == FeMo(order, beta=0.1, momentum_start="feature")
+        assert preset.predictor == FeMo(1, beta=0.325, momentum_start="feature")
         assert preset.schedule(6).full_steps(50) == Schedule(6, warmup, 1).full_steps(50)
 
 
@@ -48,4 +48,4 @@ def test_what_goes_with_a_calibration():
 
 
 def test_what_goes_with_a_ramp():
-    assert RAMP == ScaledTaylor(factors=((0, 0.5),))
+    assert ScaledTaylor(factors=((0, 0.5),)) == RAMP

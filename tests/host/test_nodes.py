@@ -12,13 +12,13 @@ from small_flux import build_flux
 
 SHARED = {
     "enabled": ("BOOLEAN", True, None, None),
-    "interval": ("INT", 6, 1, 20),
-    "max_order": ("INT", 2, 0, 4),
+    "interval": ("INT", 0, 0, 20),
+    "max_order": ("INT", 1, 0, 4),
     "warmup_steps": ("INT", 3, 1, 1000),
     "cooldown_steps": ("INT", 1, 0, 1000),
 }
 FEMO = {
-    "beta": ("FLOAT", 0.1, -0.95, 0.95),
+    "beta": ("FLOAT", 0.325, -0.95, 0.95),
     "gamma": ("FLOAT", 0.0, 0.0, 0.5),
     "beta_min": ("FLOAT", 0.2, -0.95, 0.95),
     "beta_max": ("FLOAT", 0.45, -0.95, 0.95),
@@ -161,12 +161,12 @@ def test_the_defaults_make_a_patched_clone(execute):
 
 
 @pytest.mark.parametrize(("node_id", "changes", "words"), [
-    ("FeMoCache", {"interval": 0}, "interval must be 1 or more; got 0"),
+    ("FeMoCache", {"interval": -1}, "interval must be 0 or more; got -1"),
     ("FeMoCache", {"max_order": 9}, "max_order must be 0 … 4; got 9"),
     ("FeMoCache", {"beta": 1.0}, "beta must be between"),
     ("FeMoCache", {"beta_min": 0.6}, "beta_min must not exceed beta_max"),
     ("FeMoCache", {"beta": 0.9, "gamma": 0.01}, "widen the bounds or set gamma to 0"),
-    ("FeMoCache", {"adaptation": "least_squares"}, "got 0.1 outside 0.2 … 0.45: widen the bounds or set adaptation"),
+    ("FeMoCache", {"beta": 0.1, "adaptation": "least_squares"}, "0.1 outside 0.2 … 0.45: widen the bounds or set adap"),
     ("TaylorSeerCache", {"budget": -1}, "budget must be 0 or more; got -1"),
     ("TaylorSeerCache", {"tolerance": 2.0}, r"tolerance must be 0 … 1 \(0 is off\); got 2.0"),
     ("TaylorSeerCache", {"warmup_steps": 0}, "warmup_steps must be 1 or more; got 0"),

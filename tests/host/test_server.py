@@ -183,7 +183,7 @@ def test_guidance_with_a_negative_prompt(server, prompt):
 
 
 @pytest.mark.parametrize(("inputs", "word"), [
-    ({"interval": 0}, "interval"), ({"max_order": 9}, "max_order"), ({"beta": 1.0}, "beta")])
+    ({"interval": -1}, "interval"), ({"max_order": 9}, "max_order"), ({"beta": 1.0}, "beta")])
 def test_values_out_of_range_are_refused_before_anything_runs(server, prompt, inputs, word):
     answer = server.post(changed(prompt, **inputs))
     assert answer.status_code == 400
