@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-scaling bench-speed soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -41,6 +41,12 @@ bench-calibration: .venv/bench host
 	$(PY) benchmarks/compare_forecasters.py
 	$(PY) benchmarks/adaptation.py
 
+# Every rule of choosing full steps, ours and others', in 14 noise regimes: results/regimes.csv, regimes.md, regimes.png;
+# goes on where it was interrupted. REGIMES=--full for every budget.
+bench-regimes: .venv/bench
+	$(PY) benchmarks/regimes.py $(REGIMES)
+	$(PY) benchmarks/regimes_page.py
+
 # What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; 35
 # minutes with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.
 DEVICE ?= cpu
@@ -67,6 +73,7 @@ workflows: .venv/test host
 train: .venv/demo
 	$(PY) benchmarks/train_tiny_flux.py
 	$(PY) benchmarks/train_tiny_dit.py
+	$(PY) benchmarks/train_tiny_scenes.py
 
 clean:
 	rm -rf .venv out

@@ -63,6 +63,6 @@ def dit_times(sigmas: list[float]) -> list[float]:
     return (above - 1 + share).tolist()
 
 
-MODELS: dict[str, Callable[[], Subject]] = {"tiny Flux": TinyFlux, "tiny DiT": TinyDiT, "scenes": Scenes}
-SHIFTS = {"tiny Flux": (3.16, 1, 0.5, 0.25, 0.1), "tiny DiT": (1, 0.3, 0.1, 0.03), "scenes": (3.16, 1, 0.5, 0.25, 0.1)}
+MODELS: dict[str, Callable[[], Subject]] = {"scenes": Scenes, "tiny Flux": TinyFlux, "tiny DiT": TinyDiT}
+SHIFTS = {"scenes": (3.16, 1, 0.5, 0.25, 0.1), "tiny Flux": (3.16, 1, 0.5, 0.25, 0.1), "tiny DiT": (1, 0.3, 0.1, 0.03)}
 REGIMES = tuple(Regime(model, shift) for model, shifts in SHIFTS.items() for shift in shifts)
