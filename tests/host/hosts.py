@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,9 @@ MISSING = (
     "no ComfyUI found, host tests skipped: get one with `pip install comfy-cli && comfy install`, "
     "or name one in COMFYUI_PATH"
 )
+NO_CHROMIUM = "no Chromium found, browser tests skipped: get one with `apt install chromium`"
+ONE_HOST = ("one ComfyUI only: others are run too where COMFYUI_PATH names them all, separated by "
+            f"{os.pathsep!r} (CONTRIBUTING.md)")
 NOT_NEEDED = {"torch", "torchvision", "torchaudio", "kornia", "spandrel"}  # a constraint, two stubs, two optional ones
 
 
@@ -35,6 +39,10 @@ def find_hosts() -> list[Path]:
     candidates = [ROOT.parents[1]] if ROOT.parent.name == "custom_nodes" else []
     candidates.append(Path("~/comfy/ComfyUI").expanduser())
     return [host for host in candidates if is_comfyui(host)][:1]
+
+
+def find_chromium() -> str | None:
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def is_comfyui(folder: Path) -> bool:
@@ -93,8 +101,6 @@ def load_pack(name: str) -> ModuleType:
 
 def run_tests(arguments: list[str]) -> int:
     hosts = find_hosts()
-    if not hosts:
-        print(MISSING)
     worst = 0
     for host in hosts:
         print(f"== ComfyUI {version(host)} at {host}", flush=True)
@@ -102,7 +108,18 @@ def run_tests(arguments: list[str]) -> int:
         command = [sys.executable, "-m", "pytest", str(HERE), *WORKERS, *arguments]
         environment = {**os.environ, "FEMO_TEST_HOST": str(host), "OMP_NUM_THREADS": "1"}
         worst = max(worst, subprocess.run(command, env=environment).returncode)
+    print("\n".join(["", *found_and_lacking(hosts, find_chromium())]))
     return worst
+
+
+def found_and_lacking(hosts: list[Path], chromium: str | None) -> list[str]:
+    """The last lines of `make test`: what ran against what, and how to get what was not there."""
+    found = [f"ran: the tests against ComfyUI {version(host)} at {host}" for host in hosts] or [MISSING]
+    if hosts and chromium is not None:
+        found.append(f"ran: the browser tests in {chromium}")
+    if chromium is None:
+        found.append(NO_CHROMIUM)
+    return [*found, ONE_HOST] if len(hosts) == 1 else found
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import json
 
 import pytest
 import requests
-from browser import CHROMIUM, MISSING, open_browser, open_page
+from browser import CHROMIUM, open_browser, open_page
 from comfy_host import HOST
 from comfy_server import ROOT, comfy_server
-from hosts import server_environment, version
+from hosts import NO_CHROMIUM, server_environment, version
 
 if CHROMIUM is None:
-    pytest.skip(MISSING, allow_module_level=True)
+    pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 WORKFLOWS = ROOT / "example_workflows"
 OLD = ROOT / "tests" / "host" / "old_workflows"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from comfy_host import PACK, femo_core, femo_node, taylorseer_node
@@ -41,6 +43,32 @@ def test_the_entry_point_gives_the_nodes():
         "FeMo Cache", "TaylorSeer Cache", "FeMo Calibrate", "FeMo Report", "Image Fidelity", "Load DiT",
         "DiT Class Label"}
     assert {node.GET_SCHEMA().category for node in nodes.values()} == {"model_patches/femo"}
+
+
+HEAVY = ("diffusers", "kornia", "matplotlib", "scipy", "sympy", "torch._dynamo", "torch._inductor", "torchvision",
+         "transformers", "triton")
+ALONE = """
+import sys
+from hosts import STUBS, load_pack, this_host
+sys.path[:0] = [str(STUBS), str(this_host())]
+from comfy.cli_args import args
+args.cpu = True
+import comfy.sample, comfy_api.latest, folder_paths
+before = set(sys.modules)
+load_pack("pack")
+print("imported", *sorted(set(sys.modules) - before))
+"""
+
+
+def test_importing_the_pack_imports_nothing_that_takes_its_time():
+    """It adds as good as nothing to the host's start."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE], cwd=Path(__file__).parent, capture_output=True,
+                          text=True, check=True)
+    names = done.stdout.split("imported ")[-1].split()
+    assert "pack.nodes.run.attach" in names
+    assert not [name for name in names if f"{name}.".startswith(tuple(f"{heavy}." for heavy in HEAVY))]
+    tops = {name.partition(".")[0] for name in names if not name.startswith("comfy")}
+    assert tops <= {"pack", "PIL", "numpy", "torch", *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("node_id", NODES)
