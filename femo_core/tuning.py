@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .calibration import Calibration, expected_error, lasting_step_lengths
+from .calibration import Calibration, calibrate, expected_error, lasting_step_lengths
 from .errors import check_integer
 from .gap_costs import GapCosts, gap_costs
 from .noise_levels import check_gram, check_sigmas, resampling_weights
@@ -18,7 +18,7 @@ from .predictor import AbstractPredictor
 from .predictors.femo import FeMo
 from .predictors.scaled_taylor import ScaledTaylor
 from .predictors.taylorseer import TaylorSeer
-from .presets import RAMP
+from .presets import CALIBRATED, RAMP
 from .schedule import AbstractSchedule, ExplicitSchedule, RampSchedule, Schedule
 
 # Chosen over the regimes of the two older small models, on tuning seeds (benchmarks/results/regimes.md).
@@ -27,7 +27,7 @@ SLOPE, PULL = 0.6, 0.3  # of `gap_costs`
 OTHER_SPREADS = (2.0, 8.0)  # tried out as well
 SMOOTH = (TaylorSeer(2), FeMo(1, beta=-0.3))  # where gaps are short, what follows a curve may do better than a line
 MOST_TRIES = 16  # calls of try_out
-FIRST_TRIES = 8  # of them, of unlike candidates; the rest are small moves from the best
+FIRST_TRIES = 10  # of them, of unlike candidates; the rest are small moves from the best
 
 TryOut = Callable[[AbstractSchedule, AbstractPredictor], float]
 
@@ -51,7 +51,7 @@ def tune(gram: Tensor, sigmas: Sequence[float], signals: Sequence[float], budget
 
     try_out (schedule, predictor): the error in closed loop, on pictures of the caller's. It is asked at most MOST_TRIES
     times, each for a run with `budget` full steps (`tuning_runs`): of candidates that the reckoning finds best under
-    several assumptions, of the papers' schedule and of RampSchedule, then of small moves from the best of these. What
+    several assumptions, of what `calibrate` chooses, of the papers' schedule and of RampSchedule, then of small moves from the best of these. What
     it raises is passed on.
 
     It is *not* adaptive: what it returns is meant for all prompts and seeds.
@@ -148,6 +148,8 @@ class _Problem:
         yield self.with_predictor(steps, TaylorSeer(1))
         best = self.costs.best_steps(budget)
         yield from (self.with_predictor(best, predictor) for predictor in SMOOTH)
+        lengths = lasting_step_lengths(self.sigmas, self.signals)
+        yield calibrate(self.gram, lengths, budget, (CALIBRATED.predictor,))
         if budget > 1:
             yield self.with_predictor(RampSchedule(budget, self.sigmas).full_steps(self.total), RAMP)
         papers = (Schedule(interval, 3, 1).full_steps(self.total) for interval in range(2, self.total))
