@@ -51,8 +51,8 @@ def tune(gram: Tensor, sigmas: Sequence[float], signals: Sequence[float], budget
 
     try_out (schedule, predictor): the error in closed loop, on pictures of the caller's. It is asked at most MOST_TRIES
     times, each for a run with `budget` full steps (`tuning_runs`): of candidates that the reckoning finds best under
-    several assumptions, of what `calibrate` chooses, of the papers' schedule and of RampSchedule, then of small moves from the best of these. What
-    it raises is passed on.
+    several assumptions, of what `calibrate` chooses, of the papers' schedule and of RampSchedule, then of small moves
+    from the best of these. What it raises is passed on.
 
     It is *not* adaptive: what it returns is meant for all prompts and seeds.
 
