@@ -26,7 +26,7 @@ def interval() -> io.Input:
         "interval", **SETTINGS["interval"].widget,
         tooltip="0: as many full steps as suit the number of steps, dense at first: 14 of 50, 9 of 20, 6 of 8. From 1 "
                 "on N in the papers: after the warm-up the network runs on every N-th step, the others are forecast; 1 "
-                "turns forecasting off, the papers go to 10 at 50 steps.")
+                "turns forecasting off. Sensible: 0; the papers use 3 to 10 at 50 steps.")
 
 
 def max_order(default: int = SETTINGS["max_order"].default) -> io.Input:
