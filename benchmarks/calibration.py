@@ -8,8 +8,7 @@ many full steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from forecasting import sample
 from hosted import Hosted, hosts
 from metrics import mean_and_error, over_seeds, rmse
 from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_job
+from recording import Recording, record
 from solvers import Solver, euler
 from subjects import Job, Subject, TinyDiT, TinyFlux
 from tables import markdown
@@ -30,10 +30,8 @@ from femo_core import (
     FeMo,
     Schedule,
     TaylorSeer,
-    TrajectoryGram,
     calibrate,
     expected_error,
-    lasting_step_lengths,
 )
 from femo_core.calibration import GAP_CORRELATION
 from femo_core.predictor import AbstractPredictor
@@ -51,41 +49,6 @@ COSTS = {
     "step lengths, gaps apart": (False, 0.0), "lasting lengths, gaps apart": (True, 0.0),
     "step lengths, gaps together": (False, GAP_CORRELATION), "both": (True, GAP_CORRELATION),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-    """A full run: its pictures, its Gram matrix, its noise levels and the picture's factor at each of them."""
-
-    pixels: Tensor
-    gram: Tensor
-    sigmas: list[float]
-    signals: list[float]
-
-    @property
-    def lengths(self) -> list[float]:
-        return [before - after for before, after in pairwise(self.sigmas)]
-
-    @property
-    def lasting(self) -> list[float]:
-        return lasting_step_lengths(self.sigmas, self.signals)
-
-
-def record(subject: Subject, job: Job, steps: int = STEPS, solver: Solver = euler) -> Recording:
-    gram, levels = TrajectoryGram(), list[float]()
-
-    def watched(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Sequence[float]) -> Tensor:
-        levels.extend(sigmas)
-
-        def recorded(step: int, x: Tensor) -> Tensor:
-            v = derivative(step, x)
-            gram.record(step, v)
-            return v
-        return solver(recorded, x, sigmas)
-
-    result, _ = sample(subject, job, steps, TaylorSeer(0), Schedule(1), solver=watched)
-    gram.close()
-    return Recording(subject.pixels(result), gram.matrix, levels, [subject.signal(sigma) for sigma in levels])
 
 
 class Trial:

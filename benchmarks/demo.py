@@ -9,18 +9,21 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import matplotlib
 import torch
 from forecasting import count_flops, sample
 from metrics import psnr
+from recording import record
 from subjects import Job, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
 
-from femo_core import RunReport, Schedule, TaylorSeer
+from femo_core import RunReport, Schedule, TaylorSeer, tune
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import MEASURED, PAPERS
+from femo_core.schedule import AbstractSchedule
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -32,6 +35,7 @@ PROMPTS = (
     "purple flower grass", "blue moon day", "red ball grass", "orange house night", "blue fish paper",
     "pink flower day",
 )
+LEARNED = Job(("green house night", "yellow fish grass", "purple cup day", "cyan ball night"), seed=1)
 METHODS: dict[str, AbstractPredictor] = {
     "TaylorSeer O=2": TaylorSeer(2),
     "FeMo, papers": PAPERS["FeMo, FLUX, O=1"].predictor,
@@ -63,7 +67,24 @@ def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS,
     return runs
 
 
-def run_all(runs: list[tuple[str, int, AbstractPredictor, Schedule]]) -> list[Row]:
+Planned: TypeAlias = tuple[str, int, AbstractPredictor, AbstractSchedule]
+
+
+def with_tuned(runs: list[Planned], steps: int) -> list[Planned]:
+    """And, after the forecasts with so many full steps, what `tune` makes of one full run of other prompts."""
+    known = record(TinyFlux(), LEARNED, steps)
+    found, budget = list[Planned](), 0
+    for run in (*runs, None):
+        if budget and (run is None or run[3] == Schedule(interval=1)):
+            best = tune(known.gram, known.sigmas, known.signals, budget)
+            found.append((f"tuned by a full run, {len(best.schedule.steps)}", steps, best.predictor, best.schedule))
+        if run:
+            found.append(run)
+            budget = run[1] if run[1] < steps else budget
+    return found
+
+
+def run_all(runs: Sequence[Planned]) -> list[Row]:
     """The pictures and figures of a `plan`."""
     subject, job = TinyFlux(), Job(PROMPTS)
     flops = count_flops(subject, job)
@@ -137,7 +158,7 @@ def main() -> None:
     arguments.add_argument("--cooldown", type=int, default=1, help="cool-down steps; the papers use 0")
     arguments.add_argument("--out", type=Path, default=Path("out/demo"))
     options = arguments.parse_args()
-    rows = run_all(plan(options.steps, options.intervals, options.cooldown))
+    rows = run_all(with_tuned([*plan(options.steps, options.intervals, options.cooldown)], options.steps))
     options.out.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows, options.out / "contact_sheet.png")
     beta_chart(rows, options.out / "betas.png")

@@ -1,17 +1,19 @@
 """Others' rules on our small models: which steps they run, and what they put in place of the rest.
 
 Each is written from what its paper or repository says it does, at its simplest: a rule that goes by a threshold decides
-on the path of a full run, with the threshold that gives just as many network runs as all others have.
+on the path of a full run, its x brought to unit variance, with the threshold that gives as many network runs as all
+others have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from forecasters import Spectrum, spectrum_steps
+from recording import Recording
 from torch import Tensor
 
 from femo_core import FeMo, TaylorSeer
@@ -33,17 +35,6 @@ class Choice:
     site: str = "hidden"
 
 
-@dataclass(frozen=True)
-class Path:
-    """A full run's: x (S, B, …) as the network got it, its guided output v (S, B, …), the Gram matrix of v, levels."""
-
-    x: Tensor
-    v: Tensor
-    gram: Tensor
-    sigmas: Sequence[float]
-    signals: Sequence[float]
-
-
 def papers_choices(warmup: int, total: int, budget: int) -> list[Choice]:
     """The papers' schedule with so many full steps, without a cool-down and with a step, where there is one."""
     found: list[Choice] = []
@@ -61,7 +52,7 @@ def spectrum(total: int, budget: int) -> Choice | None:
     return Choice(found[0], Spectrum(total_steps=total)) if found else None
 
 
-def easy_cache(path: Path, budget: int) -> tuple[int, ...]:
+def easy_cache(path: Recording, budget: int) -> tuple[int, ...]:
     """ComfyUI's EasyCache: the output's change is reckoned from the input's by their ratio at the last full steps.
 
     A step is full once the changes added up since the last full one, relative to its output, reach the threshold.
@@ -83,7 +74,7 @@ def easy_cache(path: Path, budget: int) -> tuple[int, ...]:
     return _with_budget(steps, budget)
 
 
-def sea_cache(path: Path, budget: int) -> tuple[int, ...]:
+def sea_cache(path: Recording, budget: int) -> tuple[int, ...]:
     """SeaCache (2026): TeaCache's rule, the relative change of inputs added up, on inputs that are filtered by how much
     of each frequency is picture at their noise level (a picture's power taken to fall as 1 / f²)."""
     filtered = _filtered(path)
@@ -101,7 +92,7 @@ def sea_cache(path: Path, budget: int) -> tuple[int, ...]:
     return _with_budget(steps, budget)
 
 
-def dp_cache(path: Path, budget: int, order: int) -> Choice:
+def dp_cache(path: Recording, budget: int, order: int) -> Choice:
     """DPCache (CVPR 2026): dynamic programming over the errors of forecasts between three full steps, added up."""
     total = len(path.gram)
     costs = torch.full((total + 1, total, total + 1), torch.inf, dtype=torch.float64)
@@ -115,7 +106,7 @@ def dp_cache(path: Path, budget: int, order: int) -> Choice:
     return Choice(GapCosts(costs, costs).best_steps(budget), TaylorSeer(order))
 
 
-def mean_cache(path: Path, budget: int) -> Choice:
+def mean_cache(path: Recording, budget: int) -> Choice:
     """MeanCache (ICLR 2026): the path that is shortest in the squared errors of reused velocities over σ; the velocity
     of a gap is put right by its slope in σ."""
     total, gram = len(path.gram), path.gram
@@ -146,7 +137,7 @@ def _mean_changes(features: Tensor) -> list[float]:
     return [0.0, *(float((after - before).abs().mean()) for before, after in pairwise(features))]
 
 
-def _filtered(path: Path) -> Tensor:
+def _filtered(path: Recording) -> Tensor:
     height, width = path.x.shape[-2:]
     frequencies = (torch.fft.fftfreq(height)[:, None].square() + torch.fft.rfftfreq(width).square()) * height * width
     power = 1 / frequencies.clamp_min(1.0)

@@ -22,8 +22,8 @@ import regime_rivals as rivals
 import torch
 from forecasting import sample
 from paper_table import RESULTS, random_job
+from recording import Recording, record
 from regime_rivals import Choice
-from regime_rivals import Path as FullPath
 from regime_subjects import MODELS, REGIMES, Regime
 from solvers import Solver, dpmpp_2m, euler
 from subjects import Job, Level, Subject
@@ -35,7 +35,6 @@ from femo_core import (
     RampSchedule,
     Schedule,
     TaylorSeer,
-    TrajectoryGram,
     calibrate,
     lasting_step_lengths,
     resample_gram,
@@ -88,22 +87,8 @@ class Cell:
         return _limits[self.regime]
 
     @cached_property
-    def learned(self) -> FullPath:
-        xs, vs, gram = list[Tensor](), list[Tensor](), TrajectoryGram()
-
-        def watched(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Any) -> Tensor:
-            def recorded(step: int, x: Tensor) -> Tensor:
-                v = derivative(step, x)
-                gram.record(step, v)
-                xs.append(x / math.hypot(self.signals[step], sigmas[step]))
-                vs.append(v.clone())
-                return v
-            return euler(recorded, x, sigmas)
-
-        result, _ = sample(self.subject, self.learned_job, self.steps, TaylorSeer(0), Schedule(1), solver=watched,
-                           levels=self.levels)
-        self.learned_pixels = self.subject.pixels(result)
-        return FullPath(torch.stack(xs), torch.stack(vs), gram.matrix, self.sigmas, self.signals)
+    def learned(self) -> Recording:
+        return record(self.subject, self.learned_job, self.steps, levels=self.levels)
 
     def _plain(self, job: Job, levels: list[Level], solver: Solver = euler) -> Tensor:
         result, _ = sample(self.subject, job, len(levels), TaylorSeer(0), Schedule(1), solver=solver, levels=levels)
@@ -131,7 +116,7 @@ class Cell:
 
         def watched(derivative: Callable[[int, Tensor], Tensor], x: Tensor, sigmas: Any) -> Tensor:
             def reused(step: int, x: Tensor) -> Tensor:
-                scaled = x / math.hypot(self.signals[step], sigmas[step]) if self.signals[-2] == 1.0 else x
+                scaled = x / math.hypot(1.0, sigmas[step]) if self.signals[0] == 1.0 else x  # as the network gets it
                 if step in steps:
                     v = derivative(step, x)
                     kept[:] = [v - scaled]
@@ -146,7 +131,7 @@ class Cell:
     def try_out(self, schedule: Any, predictor: AbstractPredictor) -> float:
         """In closed loop on the pictures that were learned from."""
         choice = Choice(schedule.full_steps(self.steps), predictor)
-        return (self.forecast(choice, self.learned_job) - self.learned_pixels).square().mean().sqrt().item()
+        return (self.forecast(choice, self.learned_job) - self.learned.pixels).square().mean().sqrt().item()
 
     def ramp(self, budget: int) -> Choice:
         return Choice(RampSchedule(budget, tuple(self.sigmas)).full_steps(self.steps), RAMP)

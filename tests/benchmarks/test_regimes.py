@@ -13,6 +13,7 @@ import regime_rivals
 import regimes
 import regimes_page
 import torch
+from recording import Recording
 from regime_subjects import MODELS, REGIMES, Regime
 from scenes import draw_scenes
 from solvers import dpmpp_2m, euler
@@ -68,8 +69,8 @@ def path():
     v = torch.sin(5 * times**2 + torch.randn(1, 2, 3, 8, 8, generator=generator))
     sigmas = [1 - step / 20 for step in range(21)]
     gram = v.flatten(1).double() @ v.flatten(1).double().T / v[0].numel()
-    return regime_rivals.Path(v.cumsum(0) + torch.randn(1, 2, 3, 8, 8, generator=generator), v, gram, sigmas,
-                              [1 - sigma for sigma in sigmas])
+    x = v.cumsum(0) + torch.randn(1, 2, 3, 8, 8, generator=generator)
+    return Recording(x[-1], x, v, gram, sigmas, [1 - sigma for sigma in sigmas])
 
 
 @pytest.mark.parametrize("budget", [4, 7, 12])
