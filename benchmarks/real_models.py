@@ -80,10 +80,15 @@ class Trajectory:
         return gap_costs(self.gram, weights).best_steps(budget)
 
 
+def size(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How much more changes in theirs: the mean factor."""
+    return math.exp(statistics.fmean(math.log(max(b, 1e-4) / max(a, 1e-4)) for a, b in zip(ours, theirs, strict=True)))
+
+
 def distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Between two curves of changes: the typical factor between them (root mean square of log ratios)."""
+    """Between the shapes of two curves of changes: the typical factor between them, once both are of one size."""
     logs = [math.log(max(a, 1e-4) / max(b, 1e-4)) for a, b in zip(ours, theirs, strict=True)]
-    return math.exp(math.sqrt(statistics.fmean(log**2 for log in logs)))
+    return math.exp(statistics.pstdev(logs))
 
 
 def first_fifth(full_steps: Sequence[int], steps: int) -> str:
@@ -134,13 +139,14 @@ def comparison() -> str:
         found = run(regime, STEPS).full_steps(BUDGET)
         regimes.append([*row, " ".join(map(str, found)), first_fifth(found, STEPS)])
     real = [[each["model"], str(each["steps"]), few(each["values"]), nearest[each["model"]][1],
-             f"{nearest[each['model']][0]:.2f}"] for each in theirs]
+             f"{nearest[each['model']][0]:.2f}",
+             f"{size(run(nearest[each['model']][2], each['steps']).changes, each['values']):.1f}"] for each in theirs]
     ratios = [[each["model"], str(each["steps"]), few(each["values"])] for each in DATA["norm_ratios"]]
     searched = [[each["model"], each["how"], " ".join(map(str, each["full_steps"])),
                  first_fifth(each["full_steps"], each["steps"])] for each in DATA["full_steps"]]
     rebuilt = [_rebuilt(each, nearest[each["model"]][2], run) for each in theirs]
     return RESULT % (
-        markdown(("model", "steps", "change from step to step", "nearest regime", "factor between"), real),
+        markdown(("model", "steps", "change from step to step", "nearest regime", "shapes apart by", "larger by"), real),
         markdown(("regime", "change, 28 steps", "norm ratios, 50 steps",
                   *(f"factor to {each['model']}" for each in theirs), "9 of 50 full steps", "in the first fifth"),
                  regimes),
@@ -166,8 +172,11 @@ def _rebuilt(each: dict[str, Any], regime: Regime, run: Any) -> list[str]:
             f"{other['model']}, {other['how']}: {' '.join(map(str, other['full_steps']))}", far]
 
 
-RESULT = """What others published of large models, and the regime whose changes from step to step come nearest: the
-factor is what typically lies between the two curves, 1 is the same.
+RESULT = """What others published of large models, and the regime whose changes from step to step are most alike in shape:
+"apart" is the factor that typically lies between the two curves once they are of one size, 1 is the same. Large models
+change more at every step, by the factor "larger"; that moves no full step, as all steps count for more alike. What does
+is where the change lies: searches on large models put 38 to 69 % of the full steps into the first fifth of the run; on
+our nets that is so from shift 1 downwards (44 to 78 %), at shift 3.16 it is 22 %.
 
 %s
 

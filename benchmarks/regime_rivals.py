@@ -21,7 +21,9 @@ from femo_core.gap_costs import GapCosts
 from femo_core.predictor import AbstractPredictor
 from femo_core.schedule import Schedule
 
-PAPERS = (*(TaylorSeer(order) for order in range(4)), FeMo(1, beta=0.325))
+PAPERS: dict[str, AbstractPredictor] = {
+    **{f"TaylorSeer O={order}": TaylorSeer(order) for order in range(4)}, "FeMo β=0.325": FeMo(1, beta=0.325),
+    "Adapted-FeMo": FeMo(1, beta=0.325, gamma=0.0125, beta_min=0.2, beta_max=0.45)}
 THRESHOLDS = 60  # halvings, at most
 
 
@@ -35,14 +37,14 @@ class Choice:
     site: str = "hidden"
 
 
-def papers_choices(warmup: int, total: int, budget: int) -> list[Choice]:
-    """The papers' schedule with so many full steps, without a cool-down and with a step, where there is one."""
-    found: list[Choice] = []
+def papers_choices(warmup: int, total: int, budget: int) -> dict[str, Choice]:
+    """The papers' schedule with so many full steps, with no cool-down and one step, where there is one; by name."""
+    found: dict[str, Choice] = {}
     for cooldown in (0, 1):
         schedules = (Schedule(interval, warmup, cooldown).full_steps(total) for interval in range(2, total))
         steps = next((steps for steps in schedules if len(steps) == budget), None)
         if steps:
-            found.extend(Choice(steps, predictor) for predictor in PAPERS)
+            found |= {f"{name}, cool-down {cooldown}": Choice(steps, predictor) for name, predictor in PAPERS.items()}
     return found
 
 

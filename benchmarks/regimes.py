@@ -128,6 +128,9 @@ class Cell:
             self.subject, self.job, self.steps, TaylorSeer(0), Schedule(1), solver=watched, levels=self.levels)
         return self.subject.pixels(result)
 
+    def gram_at(self, sigmas: list[float]) -> Tensor:
+        return resample_gram(self.learned.gram, self.sigmas, sigmas)
+
     def try_out(self, schedule: Any, predictor: AbstractPredictor) -> float:
         """In closed loop on the pictures that were learned from."""
         choice = Choice(schedule.full_steps(self.steps), predictor)
@@ -149,37 +152,41 @@ def _choice(found: Calibration, steps: int) -> Choice:
     return Choice(found.schedule.full_steps(steps), found.predictor)
 
 
-def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], tuple[Tensor, Choice | None]]]]:
-    """By name: what makes its pictures. Of the papers' rows each is one of its own; the page takes the best."""
-    def forecast(choice: Choice) -> Callable[[], tuple[Tensor, Choice]]:
-        return lambda: (cell.forecast(choice), choice)
+Made = tuple[Tensor, Choice | None]
 
-    path = cell.learned
+
+def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
+    """By name: what makes its pictures. Of the papers' rows each is one of its own; the page takes the best."""
+    def forecast(choose: Callable[[], Choice]) -> Callable[[], Made]:
+        def made() -> Made:
+            choice = choose()
+            return cell.forecast(choice), choice
+        return made
+
+    def easy_cache() -> Made:
+        steps = rivals.easy_cache(cell.learned, budget)
+        return cell.easy_cache(steps), Choice(steps, TaylorSeer(0))
+
     yield "plain, euler", lambda: (cell.solved(budget), None)
     yield "plain, dpmpp_2m", lambda: (cell.solved(budget, dpmpp_2m(cell.subject.signal)), None)
-    for choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget):
-        cooldown = int(choice.steps[-1] == cell.steps - 1)
-        name = f"FeMo β={choice.predictor.beta:g}" if hasattr(choice.predictor, "beta") else (
-            f"TaylorSeer O={choice.predictor.max_order}")
-        yield f"papers, {name}, cool-down {cooldown}", forecast(choice)
+    for name, choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget).items():
+        yield f"papers, {name}", forecast(lambda choice=choice: choice)
     if found := rivals.spectrum(cell.steps, budget):
-        yield "Spectrum", forecast(found)
-    easy = rivals.easy_cache(path, budget)
-    yield "EasyCache", lambda: (cell.easy_cache(easy), Choice(easy, TaylorSeer(0)))
-    yield "SeaCache", forecast(Choice(rivals.sea_cache(path, budget), TaylorSeer(0)))
+        yield "Spectrum", forecast(lambda: found)
+    yield "EasyCache", easy_cache
+    yield "SeaCache", forecast(lambda: Choice(rivals.sea_cache(cell.learned, budget), TaylorSeer(0)))
     for order in (1, 2):
-        yield f"DPCache, O={order}", forecast(rivals.dp_cache(path, budget, order))
-    yield "MeanCache", forecast(rivals.mean_cache(path, budget))
-    ramp = cell.ramp(budget)
-    yield "Ramp", forecast(ramp)
-    yield "FeMo Cache, interval 0", forecast(dataclasses.replace(ramp, predictor=MEASURED["FLUX"].predictor))
-    yield "calibrated", forecast(cell.calibrated(budget))
-    yield "tuned", forecast(cell.tuned(budget))
-    yield "tuned, tried out", forecast(cell.tuned(budget, tries=True))
+        yield f"DPCache, O={order}", forecast(lambda order=order: rivals.dp_cache(cell.learned, budget, order))
+    yield "MeanCache", forecast(lambda: rivals.mean_cache(cell.learned, budget))
+    yield "Ramp", forecast(lambda: cell.ramp(budget))
+    yield "FeMo Cache, interval 0", forecast(
+        lambda: dataclasses.replace(cell.ramp(budget), predictor=MEASURED["FLUX"].predictor))
+    yield "calibrated", forecast(lambda: cell.calibrated(budget))
+    yield "tuned", forecast(lambda: cell.tuned(budget))
+    yield "tuned, tried out", forecast(lambda: cell.tuned(budget, tries=True))
     for name, steps in ELSEWHERE.items():
-        home = home_cell(cell.subject, cell.regime.model, steps)
-        gram = resample_gram(home.learned.gram, home.sigmas, cell.sigmas)
-        yield name, forecast(cell.tuned(budget, gram))
+        yield name, forecast(lambda steps=steps: cell.tuned(
+            budget, home_cell(cell.subject, cell.regime.model, steps).gram_at(cell.sigmas)))
 
 
 _limits: dict[Regime, Tensor] = {}
@@ -196,8 +203,8 @@ _subjects: dict[str, Subject] = {}
 _cells: dict[tuple[Regime, int], Cell] = {}
 
 
-def measure(regime: Regime, steps: int, budget: int) -> list[dict[str, Any]]:
-    """One cell's rows with so many network runs. In a process of its own, on one core.
+def measure(regime: Regime, steps: int, budget: int, known: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """One cell's rows with so many network runs, but those known. In a process of its own, on one core.
 
     plain: the RMSE of as many plain steps as the row has network runs; `tune` may take more than the budget.
     """
@@ -209,6 +216,8 @@ def measure(regime: Regime, steps: int, budget: int) -> list[dict[str, Any]]:
     cell, found, plain = _cells[regime, steps], list[dict[str, Any]](), dict[int, float]()
     with torch.inference_mode():
         for name, make in rows(cell, budget):
+            if name in known:
+                continue
             pixels, choice = make()
             runs = len(choice.steps) if choice else budget
             if runs not in plain:
@@ -237,11 +246,14 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--out", type=Path, default=RESULTS / "regimes.csv")
     options = arguments.parse_args()
-    known = {(row["model"], float(row["shift"]), int(row["steps"]), int(row["budget"])) for row in read(options.out)}
-    wanted = [(regime, steps, budget) for regime in REGIMES for steps in BUDGETS
+    known: dict[tuple[str, float, int, int], set[str]] = {}
+    for row in read(options.out):
+        known.setdefault(
+            (row["model"], float(row["shift"]), int(row["steps"]), int(row["budget"])), set()).add(row["row"])
+    wanted = [(regime, steps, budget, frozenset(known.get((regime.model, regime.shift, steps, budget), ())))
+              for regime in REGIMES for steps in BUDGETS
               for budget in BUDGETS[steps] + (MORE_BUDGETS[steps] if options.full else ())
-              if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)
-              and (regime.model, regime.shift, steps, budget) not in known]
+              if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)]
     new = not options.out.is_file()
     with ProcessPoolExecutor(options.jobs) as pool, options.out.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

@@ -78,7 +78,7 @@ def test_every_rival_runs_the_network_as_often_as_all(path, budget):
     found = [regime_rivals.easy_cache(path, budget), regime_rivals.sea_cache(path, budget),
              *(regime_rivals.dp_cache(path, budget, order).steps for order in (1, 2)),
              regime_rivals.mean_cache(path, budget).steps]
-    found += [choice.steps for choice in regime_rivals.papers_choices(3, 20, budget)]
+    found += [choice.steps for choice in regime_rivals.papers_choices(3, 20, budget).values()]
     if choice := regime_rivals.spectrum(20, budget):
         found.append(choice.steps)
     for steps in found:
@@ -120,6 +120,8 @@ def test_the_page_ranks_what_was_measured(measured):
 def test_distances_to_real_models_are_by_hand():
     assert real_models.distance([1.0, 2.0], [1.0, 2.0]) == 1.0
     assert real_models.distance([2.0, 2.0], [1.0, 4.0]) == pytest.approx(2.0)
+    assert real_models.distance([1.0, 2.0], [3.0, 6.0]) == pytest.approx(1.0)
+    assert real_models.size([1.0, 2.0], [3.0, 6.0]) == pytest.approx(3.0)
     assert real_models.first_fifth((0, 1, 9, 10, 40), 50) == "60%"
     assert real_models.apart((0, 5), (0, 10), 50) == 5.0
 
