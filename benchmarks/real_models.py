@@ -146,7 +146,7 @@ def comparison() -> str:
                  first_fifth(each["full_steps"], each["steps"])] for each in DATA["full_steps"]]
     rebuilt = [_rebuilt(each, nearest[each["model"]][2], run) for each in theirs]
     return RESULT % (
-        markdown(("model", "steps", "change from step to step", "nearest regime", "shapes apart by", "larger by"), real),
+        markdown(("model", "steps", "change from step to step", "nearest regime", "apart by", "larger by"), real),
         markdown(("regime", "change, 28 steps", "norm ratios, 50 steps",
                   *(f"factor to {each['model']}" for each in theirs), "9 of 50 full steps", "in the first fifth"),
                  regimes),
@@ -172,8 +172,8 @@ def _rebuilt(each: dict[str, Any], regime: Regime, run: Any) -> list[str]:
             f"{other['model']}, {other['how']}: {' '.join(map(str, other['full_steps']))}", far]
 
 
-RESULT = """What others published of large models, and the regime whose changes from step to step are most alike in shape:
-"apart" is the factor that typically lies between the two curves once they are of one size, 1 is the same. Large models
+RESULT = """What others published of large models, and the regime whose changes from step to step are most alike in
+shape: "apart" is the factor that typically lies between the two once they are of one size, 1 is the same. Large models
 change more at every step, by the factor "larger"; that moves no full step, as all steps count for more alike. What does
 is where the change lies: searches on large models put 38 to 69 % of the full steps into the first fifth of the run; on
 our nets that is so from shift 1 downwards (44 to 78 %), at shift 3.16 it is 22 %.
