@@ -23,7 +23,7 @@ def recording(seed=0):
     features = 2 + torch.sin(rates * times**3 + phases)
     sigmas = [1 - step / STEPS for step in range(STEPS + 1)]
     gram = features @ features.T / features.shape[1]
-    return Recording(torch.zeros(1), gram, sigmas, [1 - sigma for sigma in sigmas]), features
+    return Recording(torch.zeros(1), features, features, gram, sigmas, [1 - sigma for sigma in sigmas]), features
 
 
 def test_the_forecast_error_is_that_of_the_features():

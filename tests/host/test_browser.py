@@ -203,7 +203,9 @@ def test_nothing_of_the_report_is_saved(any_page):
 def test_presets_fill_the_widgets_and_an_edit_makes_them_custom(any_page):
     page = any_page
     page.load(ui("dit_femo"))
-    assert widgets(page, "FeMoCache")["preset"] == "DiT: quality, 50 steps"
+    assert widgets(page, "FeMoCache")["preset"] == "custom"  # it keeps the values that it was saved with
+    set_widget(page, "FeMoCache", "preset", "DiT: quality, 50 steps")
+    assert (widgets(page, "FeMoCache")["interval"], widgets(page, "FeMoCache")["beta"]) == (4, 0.325)
     set_widget(page, "FeMoCache", "coordinate", "sigmas")
     assert widgets(page, "FeMoCache")["preset"] == "custom"
     set_widget(page, "FeMoCache", "preset", "papers: Adapted-FeMo, FLUX, O=1")
@@ -234,6 +236,11 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
         "beta", "gamma", "beta_min", "beta_max", "momentum_start", "budget", "adaptation"]
     set_widget(page, "FeMoCache", "max_order", 1)
     before = page.prompt()["2"]["inputs"]
+    set_widget(page, "FeMoCache", "interval", 0)
+    grey = widgets(page, "FeMoCache", "disabled")
+    assert [name for name, value in grey.items() if value] == [
+        "beta_min", "beta_max", "warmup_steps", "cooldown_steps", "max_consecutive", "budget", "tolerance"]
+    set_widget(page, "FeMoCache", "interval", before["interval"])
     set_widget(page, "FeMoCache", "gamma", 0.01)
     set_widget(page, "FeMoCache", "calibration", "one that is not here")
     grey = widgets(page, "FeMoCache", "disabled")
