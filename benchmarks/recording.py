@@ -39,7 +39,7 @@ class Recording:
         return lasting_step_lengths(self.sigmas, self.signals)
 
 
-def record(subject: Subject, job: Job, steps: int, solver: Solver = euler,
+def record(subject: Subject, job: Job, steps: int = 50, solver: Solver = euler,
            levels: Sequence[Level] | None = None) -> Recording:
     gram, xs, vs, sigmas = TrajectoryGram(), list[Tensor](), list[Tensor](), list[float]()
 

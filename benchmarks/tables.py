@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from paper_table import FULL, HEADLINE_INTERVALS, INTERVALS, RESULTS, STEPS, Table
+from paper_table import EARLIER, FULL, HEADLINE_INTERVALS, INTERVALS, RESULTS, STEPS, Table
 
 from femo_core import FeMo
-from femo_core.presets import MEASURED, PAPERS
+from femo_core.presets import PAPERS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -73,7 +73,7 @@ def quality(row: Row) -> list[str]:
 def shown(rows: Iterable[Row], model: str) -> list[Row]:
     """FORA, TaylorSeer O=1, 2, the papers' FeMo and Adapted-FeMo at O=1, and our default."""
     family = MODELS[model]
-    presets = [MEASURED[family], *(PAPERS[f"{name}, {family}, O=1"] for name in ("FeMo", "Adapted-FeMo"))]
+    presets = [EARLIER[family], *(PAPERS[f"{name}, {family}, O=1"] for name in ("FeMo", "Adapted-FeMo"))]
     settings = {(str(p.max_order), str(p.beta), p.momentum_start, str(p.gamma) if p.gamma else "")
                 for p in (preset.predictor for preset in presets) if isinstance(p, FeMo)}
     return [row for row in rows if row["method"] == "FORA" or (row["method"] == "TaylorSeer" and row["order"] in "12")
@@ -199,7 +199,7 @@ def figure(rows: Rows, path: Path) -> None:
     for i, (model, family) in enumerate(MODELS.items()):
         lines = dict(styles)
         for colour, (name, preset) in enumerate(
-                (("FeMo, papers", PAPERS[f"FeMo, {family}, O=1"]), ("FeMo, default", MEASURED[family])), start=1):
+                (("FeMo, papers", PAPERS[f"FeMo, {family}, O=1"]), ("FeMo, default", EARLIER[family])), start=1):
             lines[name] = {"method": "FeMo", "order": preset.predictor.max_order, "beta": preset.predictor.beta,
                            "start": preset.predictor.momentum_start, "cooldown": 1}, f"C{colour}-"
         for j, (column, title) in enumerate(COLUMNS_DRAWN):
