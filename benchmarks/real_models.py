@@ -175,8 +175,8 @@ def _rebuilt(each: dict[str, Any], regime: Regime, run: Any) -> list[str]:
 RESULT = """What others published of large models, and the regime whose changes from step to step are most alike in
 shape: "apart" is the factor that typically lies between the two once they are of one size, 1 is the same. Large models
 change more at every step, by the factor "larger"; that moves no full step, as all steps count for more alike. What does
-is where the change lies: searches on large models put 38 to 69 % of the full steps into the first fifth of the run; on
-our nets that is so from shift 1 downwards (44 to 78 %), at shift 3.16 it is 22 %.
+is where the change lies: searches on large models put 38 to 69 %% of the full steps into the first fifth of the run; on
+our nets that is so from shift 1 downwards (44 to 78 %%), at shift 3.16 it is 22 %%.
 
 %s
 
