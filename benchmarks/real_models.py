@@ -175,8 +175,9 @@ def _rebuilt(each: dict[str, Any], regime: Regime, run: Any) -> list[str]:
 RESULT = """What others published of large models, and the regime whose changes from step to step are most alike in
 shape: "apart" is the factor that typically lies between the two once they are of one size, 1 is the same. Large models
 change more at every step, by the factor "larger"; that moves no full step, as all steps count for more alike. What does
-is where the change lies: searches on large models put 38 to 69 %% of the full steps into the first fifth of the run; on
-our nets that is so from shift 1 downwards (44 to 78 %%), at shift 3.16 it is 22 %%.
+is where it lies, and there the published data disagree: by the shape of their changes large models are like our nets at
+shifts from 3.16 to 0.5; but searches on them put 38 to 69 %% of the full steps into the first fifth of the run, as is
+best on our nets from shift 1 downwards (44 to 78 %%; at shift 3.16 it is 22 %%).
 
 %s
 
@@ -194,6 +195,8 @@ Full steps that others found on large models. The last step is forced in most of
 
 What our reckoning makes of a large model, from what is published of it. Of its trajectory the sizes of its changes are
 known and not how they point, which is taken from the nearest regime; its levels are taken to be those of shift 3.16.
-"Apart" is how far its tuned full steps lie from the searched ones, on average.
+"Apart" is how far its tuned full steps lie from the searched ones, on average. They are spread more evenly: sizes alone,
+with the directions of small nets, do not make early steps as dear as searches by the picture itself find them. What a
+large model wants is known only from its own full run.
 
 %s"""
