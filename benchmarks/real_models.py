@@ -195,8 +195,8 @@ Full steps that others found on large models. The last step is forced in most of
 
 What our reckoning makes of a large model, from what is published of it. Of its trajectory the sizes of its changes are
 known and not how they point, which is taken from the nearest regime; its levels are taken to be those of shift 3.16.
-"Apart" is how far its tuned full steps lie from the searched ones, on average. They are spread more evenly: sizes alone,
-with the directions of small nets, do not make early steps as dear as searches by the picture itself find them. What a
-large model wants is known only from its own full run.
+"Apart" is how far its tuned full steps lie from the searched ones, on average. They are spread more evenly: sizes
+alone, with the directions of small nets, do not make early steps as dear as searches by the picture itself find them.
+What a large model wants is known only from its own full run.
 
 %s"""
