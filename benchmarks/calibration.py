@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from forecasters import Spectrum, spectrum_steps
-from forecasting import sample
+from forecasting import papers_schedules, sample
 from hosted import Hosted, hosts
 from metrics import mean_and_error, over_seeds, rmse
 from paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_job
@@ -98,11 +98,8 @@ class Trial:
 
 def papers_schedule(subject: Subject, budget: int, steps: int = STEPS) -> Schedule:
     """With so many full steps, the last of them an added cool-down step where no interval gives just so many."""
-    for cooldown in (0, 1):
-        for interval in range(2, steps):
-            schedule = Schedule(interval, subject.warmup, cooldown)
-            if len(schedule.full_steps(steps)) == budget:
-                return schedule
+    if found := next(papers_schedules(subject.warmup, steps, budget), None):
+        return found
     raise ValueError(f"no interval gives {budget} full steps of {steps}")
 
 

@@ -15,7 +15,7 @@ import matplotlib
 import torch
 from forecasting import count_flops, sample
 from metrics import psnr
-from recording import record
+from recording import Recording, record
 from subjects import Job, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
@@ -54,34 +54,26 @@ class Row:
     wall_speedup: float
 
 
-def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS,
-         cooldown: int = 1) -> list[tuple[str, int, AbstractPredictor, Schedule]]:
-    """Name, steps, predictor and schedule of every run; the first is the full one."""
+Planned: TypeAlias = tuple[str, int, AbstractPredictor, AbstractSchedule]
+
+
+def plan(steps: int = STEPS, intervals: Sequence[int] = INTERVALS, cooldown: int = 1,
+         known: Recording | None = None) -> list[Planned]:
+    """Name, steps, predictor and schedule of every run; the first is the full one.
+
+    known: a full run of other prompts, of which `tune` makes a row for each number of full steps.
+    """
     everything = Schedule(interval=1)
-    runs: list[tuple[str, int, AbstractPredictor, Schedule]] = [("full", steps, TaylorSeer(1), everything)]
+    runs: list[Planned] = [("full", steps, TaylorSeer(1), everything)]
     for interval in intervals:
         schedule = Schedule(interval, warmup_steps=3, cooldown_steps=cooldown)
         full_steps = len(schedule.full_steps(steps))
         runs.append((f"{full_steps} steps only", full_steps, TaylorSeer(1), everything))
         runs += [(f"{name}, N={interval}", steps, method, schedule) for name, method in METHODS.items()]
+        if known:
+            best = tune(known.gram, known.sigmas, known.signals, full_steps)
+            runs.append((f"tuned by a full run, {len(best.schedule.steps)}", steps, best.predictor, best.schedule))
     return runs
-
-
-Planned: TypeAlias = tuple[str, int, AbstractPredictor, AbstractSchedule]
-
-
-def with_tuned(runs: list[Planned], steps: int) -> list[Planned]:
-    """And, after the forecasts with so many full steps, what `tune` makes of one full run of other prompts."""
-    known = record(TinyFlux(), LEARNED, steps)
-    found, budget = list[Planned](), 0
-    for run in (*runs, None):
-        if budget and (run is None or run[3] == Schedule(interval=1)):
-            best = tune(known.gram, known.sigmas, known.signals, budget)
-            found.append((f"tuned by a full run, {len(best.schedule.steps)}", steps, best.predictor, best.schedule))
-        if run:
-            found.append(run)
-            budget = run[1] if run[1] < steps else budget
-    return found
 
 
 def run_all(runs: Sequence[Planned]) -> list[Row]:
@@ -158,7 +150,8 @@ def main() -> None:
     arguments.add_argument("--cooldown", type=int, default=1, help="cool-down steps; the papers use 0")
     arguments.add_argument("--out", type=Path, default=Path("out/demo"))
     options = arguments.parse_args()
-    rows = run_all(with_tuned([*plan(options.steps, options.intervals, options.cooldown)], options.steps))
+    known = record(TinyFlux(), LEARNED, options.steps)
+    rows = run_all(plan(options.steps, options.intervals, options.cooldown, known))
     options.out.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows, options.out / "contact_sheet.png")
     beta_chart(rows, options.out / "betas.png")

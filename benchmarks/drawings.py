@@ -32,9 +32,13 @@ def draw(thing: str, colour: str, background: str, rng: random.Random) -> Image.
     image = Image.new("RGB", (pixels, pixels), BACKGROUNDS[background])
     radius = rng.uniform(0.32, 0.42) * pixels
     centre = tuple(pixels / 2 + rng.uniform(-1, 1) * (pixels / 2 - radius - 0.04 * pixels) for _ in range(2))
-    pen = _Pen(ImageDraw.Draw(image), centre, radius, rng.uniform(-0.12, 0.12), COLOURS[colour])
-    _DRAW[thing](pen)
+    paint(ImageDraw.Draw(image), thing, colour, centre, radius, rng.uniform(-0.12, 0.12))
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def paint(canvas: ImageDraw.ImageDraw, thing: str, colour: str, centre: Point, radius: float, angle: float) -> None:
+    """A thing on a canvas, over what is there. Units: pixels, radians."""
+    _DRAW[thing](_Pen(canvas, centre, radius, angle, COLOURS[colour]))
 
 
 def draw_many(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

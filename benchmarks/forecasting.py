@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 
 import torch
 from pack.run.steps import coordinates_of
@@ -47,6 +48,13 @@ def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor,
     report = session.report(seconds)
     session.close()
     return x, report
+
+
+def papers_schedules(warmup: int, total: int, budget: int) -> Iterator[Schedule]:
+    """The papers' with just so many full steps, without a cool-down and with a step, where an interval gives them."""
+    for cooldown in (0, 1):
+        schedules = (Schedule(interval, warmup, cooldown) for interval in range(2, total))
+        yield from islice((one for one in schedules if len(one.full_steps(total)) == budget), 1)
 
 
 class SessionForecasts(Forecasts):

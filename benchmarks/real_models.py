@@ -18,8 +18,8 @@ import tiny_flux
 import torch
 from pack.sites.base import hooked
 from paper_table import random_job
+from recording import record
 from regime_subjects import MODELS, REGIMES, Regime
-from solvers import euler
 from subjects import Subject
 from tables import markdown
 from torch import Tensor
@@ -35,13 +35,9 @@ FLUX_SHIFT = 3.16
 
 
 class Trajectory:
-    """A full run: its velocities' Gram matrix, and the norms of what the blocks add to the hidden state."""
+    """A full run, and the norms of what the blocks add to the hidden state."""
 
     def __init__(self, subject: Subject, regime: Regime, steps: int):
-        levels, job = regime.levels(subject, steps), random_job((SEED,), SAMPLES)
-        self.sigmas = [*(level.sigma for level in levels), 0.0]
-        self.signals = [subject.signal(sigma) for sigma in self.sigmas]
-        self.velocities: list[Tensor] = []
         self.norms: list[float] = []
         embedded: list[Tensor] = []
         embedder = getattr(subject.model, "img_in", None) or subject.model.x_embedder
@@ -50,34 +46,23 @@ class Trajectory:
             state, start = inputs[0], embedded[-1]
             self.norms.append((state - start[:, -state.shape[1] :]).norm(dim=-1).mean().item())
 
-        def derivative(step: int, x: Tensor) -> Tensor:
-            self.velocities.append(subject.derivative(job, x, levels[step], {}))
-            return self.velocities[-1]
-
-        with torch.inference_mode(), hooked(
-                embedder.register_forward_hook(lambda _, __, out: embedded.append(
-                    out if out.ndim == 3 else out.flatten(2).transpose(1, 2)))), hooked(
+        with hooked(embedder.register_forward_hook(lambda _, __, out: embedded.append(
+                out if out.ndim == 3 else out.flatten(2).transpose(1, 2)))), hooked(
                 subject.model.final_layer.register_forward_pre_hook(added)):
-            euler(derivative, subject.start(job, levels[0]), self.sigmas)
+            self.run = record(subject, random_job((SEED,), SAMPLES), steps, levels=regime.levels(subject, steps))
 
     @property
     def changes(self) -> list[float]:
         """Relative L1 change of the velocity from step to step."""
-        return [((after - before).abs().mean() / before.abs().mean()).item()
-                for before, after in pairwise(self.velocities)]
+        return [((after - before).abs().mean() / before.abs().mean()).item() for before, after in pairwise(self.run.v)]
 
     @property
     def norm_ratios(self) -> list[float]:
         return [1.0, *(after / before for before, after in pairwise(self.norms))]
 
-    @property
-    def gram(self) -> Tensor:
-        flat = torch.stack([v.flatten() for v in self.velocities]).double()
-        return flat @ flat.T / flat.shape[1]
-
     def full_steps(self, budget: int) -> tuple[int, ...]:
-        weights = torch.tensor(lasting_step_lengths(self.sigmas, self.signals, SPREAD), dtype=torch.float64)
-        return gap_costs(self.gram, weights).best_steps(budget)
+        weights = lasting_step_lengths(self.run.sigmas, self.run.signals, SPREAD)
+        return gap_costs(self.run.gram, weights).best_steps(budget)
 
 
 def size(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -103,9 +88,8 @@ def few(values: Sequence[float]) -> str:
 
 def reconstructed(values: Sequence[float], like: Trajectory) -> Tensor:
     """A Gram matrix of a large model from its changes alone: how changes of different steps point is taken from one of
-    our regimes. Their own size is taken to stay the
-    same."""
-    flat = torch.stack([v.flatten() for v in like.velocities]).double()
+    our regimes, and outputs are taken to stay of one size."""
+    flat = like.run.v.flatten(1).double()
     directions = torch.nn.functional.normalize(flat.diff(dim=0), dim=1)
     start = torch.nn.functional.normalize(flat[:1], dim=1)
     path = torch.cat((start, start + (directions * torch.tensor(values, dtype=torch.float64)[:, None]).cumsum(0)))
@@ -162,7 +146,7 @@ def _rebuilt(each: dict[str, Any], regime: Regime, run: Any) -> list[str]:
     wanted = tiny_flux.shifted_sigmas(STEPS, math.log(FLUX_SHIFT))
     signals = [1 - sigma for sigma in wanted]
     fine = resample_gram(gram, own, wanted)
-    weights = torch.tensor(lasting_step_lengths(wanted, signals, SPREAD), dtype=torch.float64)
+    weights = lasting_step_lengths(wanted, signals, SPREAD)
     plain, tuned = gap_costs(fine, weights).best_steps(BUDGET), tune(fine, wanted, signals, BUDGET).schedule.steps
     beside = [other for other in DATA["full_steps"] if len(other["full_steps"]) == BUDGET
               and other["model"].split(".")[0].split("-")[0] == each["model"].split(".")[0].split("-")[0]]

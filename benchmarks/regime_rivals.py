@@ -13,13 +13,13 @@ from itertools import pairwise
 
 import torch
 from forecasters import Spectrum, spectrum_steps
+from forecasting import papers_schedules
 from recording import Recording
 from torch import Tensor
 
 from femo_core import FeMo, TaylorSeer
 from femo_core.gap_costs import GapCosts
 from femo_core.predictor import AbstractPredictor
-from femo_core.schedule import Schedule
 
 PAPERS: dict[str, AbstractPredictor] = {
     **{f"TaylorSeer O={order}": TaylorSeer(order) for order in range(4)}, "FeMo β=0.325": FeMo(1, beta=0.325),
@@ -39,13 +39,8 @@ class Choice:
 
 def papers_choices(warmup: int, total: int, budget: int) -> dict[str, Choice]:
     """The papers' schedule with so many full steps, with no cool-down and one step, where there is one; by name."""
-    found: dict[str, Choice] = {}
-    for cooldown in (0, 1):
-        schedules = (Schedule(interval, warmup, cooldown).full_steps(total) for interval in range(2, total))
-        steps = next((steps for steps in schedules if len(steps) == budget), None)
-        if steps:
-            found |= {f"{name}, cool-down {cooldown}": Choice(steps, predictor) for name, predictor in PAPERS.items()}
-    return found
+    return {f"{name}, cool-down {schedule.cooldown_steps}": Choice(schedule.full_steps(total), predictor)
+            for schedule in papers_schedules(warmup, total, budget) for name, predictor in PAPERS.items()}
 
 
 def spectrum(total: int, budget: int) -> Choice | None:

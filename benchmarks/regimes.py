@@ -36,7 +36,6 @@ from femo_core import (
     Schedule,
     TaylorSeer,
     calibrate,
-    lasting_step_lengths,
     resample_gram,
     tune,
 )
@@ -67,14 +66,13 @@ class Measured:
 class Cell:
     """A regime at a number of steps: its full run, what was learned, and what is measured of any other run."""
 
-    def __init__(self, subject: Subject, regime: Regime, steps: int, tuning: bool = False):
+    def __init__(self, subject: Subject, regime: Regime, steps: int):
         self.subject, self.regime, self.steps = subject, regime, steps
         self.levels = regime.levels(subject, steps)
         self.sigmas = [*(level.sigma for level in self.levels), 0.0]
         self.signals = [subject.signal(sigma) for sigma in self.sigmas]
-        seeds = tuple(seed + 100 * tuning for seed in (*SEEDS, LEARNED_SEED))
-        self.job = random_job(seeds[:2], SAMPLES, tuning)
-        self.learned_job = random_job(seeds[2:], LEARNED, tuning)
+        self.job = random_job(SEEDS, SAMPLES)
+        self.learned_job = random_job((LEARNED_SEED,), LEARNED)
 
     @cached_property
     def full(self) -> Tensor:
@@ -140,8 +138,8 @@ class Cell:
         return Choice(RampSchedule(budget, tuple(self.sigmas)).full_steps(self.steps), RAMP)
 
     def calibrated(self, budget: int) -> Choice:
-        weights = lasting_step_lengths(self.sigmas, self.signals)
-        return _choice(calibrate(self.learned.gram, weights, budget, [CALIBRATED.predictor]), self.steps)
+        found = calibrate(self.learned.gram, self.learned.lasting, budget, [CALIBRATED.predictor])
+        return _choice(found, self.steps)
 
     def tuned(self, budget: int, gram: Tensor | None = None, tries: bool = False) -> Choice:
         gram = self.learned.gram if gram is None else gram

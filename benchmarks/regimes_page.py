@@ -21,7 +21,6 @@ TUNING = ("tiny Flux", "tiny DiT")  # constants were chosen on them, with other 
 LIKE_REAL = 1.0  # at this shift and below full steps lie as on large models: see the last section
 OURS = ("Ramp", "FeMo Cache, interval 0", "calibrated", "tuned", "tuned, tried out", "tuned, learned at 20 steps",
         "tuned, learned at 50 steps")
-SOLVERS = ("plain, euler", "plain, dpmpp_2m")
 PAPERS = "papers' schedule, best order"
 SHOWN = ("plain, dpmpp_2m", PAPERS, "Spectrum", "EasyCache", "SeaCache", "DPCache, O=1", "DPCache, O=2", "MeanCache",
          *OURS)
@@ -101,10 +100,9 @@ def tables(cells: dict[Key, dict[str, Row]]) -> list[str]:
     steps = sorted({key[2] for key in cells}, reverse=True)
     by_steps = [[name, *(summary(to_plain([cell for key, cell in cells.items() if key[0] == JUDGE and key[2] == count],
                                           name)) for count in steps)] for name in SHOWN]
-    own = [[name, summary([cell[name].rmse / cell["tuned"].rmse for key, cell in cells.items()
+    own = [[model, name, summary([cell[name].rmse / cell["tuned"].rmse for key, cell in cells.items()
                            if key[0] == model and name in cell and not cell[name].full and not cell["tuned"].full])]
            for model in (JUDGE, *TUNING) for name in OURS[-2:]]
-    own = [[model, *row] for model, row in zip([m for m in (JUDGE, *TUNING) for _ in OURS[-2:]], own, strict=True)]
     bars = [[name, f"≤ {bar[0]:.2f} / {bar[1]:.2f}", summary(to_plain(judged, name)),
              f"≤ {bar[2]:.2f} / {'–' if bar[3] is None else f'{bar[3]:.1f}'}",
              summary(to_rival(judged, name, best_of_papers)), summary(to_rival(judged, name))]

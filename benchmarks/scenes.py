@@ -11,7 +11,7 @@ import math
 import random
 
 import numpy as np
-from drawings import _DRAW, BACKGROUNDS, COLOURS, OVERSAMPLE, SIZE, THINGS, WORDS, _Pen
+from drawings import BACKGROUNDS, COLOURS, OVERSAMPLE, SIZE, THINGS, WORDS, paint
 from PIL import Image, ImageDraw
 
 MOST = 5  # drawings in a scene
@@ -26,7 +26,7 @@ def draw_scene(thing: str, colour: str, rng: random.Random) -> Image.Image:
     for what, painted in (*things, (thing, colour)):
         radius = rng.uniform(0.13, 0.3) * pixels
         centre = tuple(rng.uniform(0.8 * radius, pixels - 0.8 * radius) for _ in range(2))
-        _DRAW[what](_Pen(canvas, centre, radius, rng.uniform(-0.4, 0.4), COLOURS[painted]))
+        paint(canvas, what, painted, centre, radius, rng.uniform(-0.4, 0.4))
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import check_integer, check_number
 from .gap_costs import gap_costs
+from .noise_levels import check_gram
 from .predictor import AbstractPredictor
 from .predictors.taylorseer import TaylorSeer
 from .schedule import ExplicitSchedule
@@ -124,7 +125,7 @@ def calibrate(gram: Tensor, step_weights: Sequence[float], budget: int, predicto
             raise ValueError(f"predictors must be linear: gamma must be 0 and adaptation sign; got {predictor}")
         order = min(predictor.max_order, 1)
         if order not in starts:
-            starts[order] = gap_costs(problem.gram, problem.weights, slope=order).best_steps(budget)
+            starts[order] = gap_costs(problem.gram, step_weights, slope=order).best_steps(budget)
             if gap_correlation:
                 starts[order] = problem.improved(starts[order], TaylorSeer(order))
         steps = starts[order]
@@ -167,14 +168,11 @@ class _Problem:
     def __init__(self, gram: Tensor, step_weights: Sequence[float], gap_correlation: float = GAP_CORRELATION):
         check_number("gap_correlation", gap_correlation, "0 … 1", lambda value: 0.0 <= value <= 1.0)
         self.gap_correlation = gap_correlation
-        self.gram = torch.as_tensor(gram, dtype=torch.float64, device="cpu")
         self.weights = torch.as_tensor(step_weights, dtype=torch.float64, device="cpu")
         self.total = len(self.weights)
-        if self.gram.shape != (self.total, self.total):
-            raise ValueError(f"gram must be ({self.total}, {self.total}), as many steps as step_weights; got "
-                             f"{tuple(self.gram.shape)}")
-        if not bool(self.gram.isfinite().all() & self.weights.isfinite().all()):
-            raise ValueError("gram and step_weights must be finite: the run that they come from gave NaN or infinity")
+        self.gram = check_gram(gram, self.total)
+        if not bool(self.weights.isfinite().all()):
+            raise ValueError("step_weights must be finite: the run that they come from gave NaN or infinity")
 
     def cost(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> float:
         """ρ ‖Σ e‖² + (1 − ρ) Σ ‖e‖², e = Σ weight · (forecast − truth) of a gap: the predictor run on unit vectors."""

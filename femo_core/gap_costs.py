@@ -51,16 +51,17 @@ class GapCosts:
         return float(self.costs[index].sum()), tuple(float(factor) for factor in self.factors[index])
 
 
-def gap_costs(gram: Tensor, weights: Tensor, slope: float = 1.0, pull: float | None = None) -> GapCosts:
+def gap_costs(gram: Tensor, step_weights: Sequence[float], slope: float = 1.0, pull: float | None = None) -> GapCosts:
     """Of a line through the last two full steps, its slope counting for a factor or, with `pull`, as suits each gap.
 
-    gram: (S, S) float64. weights: (S,) float64, of an error at each step. slope: 0 is reuse, 1
-    TaylorSeer O = 1, between the two a slope that is held back. pull: a gap's factor a makes ‖gap's error‖² +
+    gram: (S, S) float64. step_weights: S numbers, of an error at each step. slope: 0 is reuse, 1 TaylorSeer O = 1,
+    between the two a slope that is held back. pull: a gap's factor a makes ‖gap's error‖² +
     pull · (a − slope)² ‖what the slope adds up to‖² smallest, within 0 … MOST_FACTOR: 0 is the fit itself.
 
     A gap's weighted errors sum to W f_l + a K (f_l − f_p) / (l − p) − R: W its weights, K the same times the distance
     from l, R the weighted truth; inner products of R are differences of sums from the start.
     """
+    weights = torch.as_tensor(step_weights, dtype=torch.float64, device="cpu")
     total = len(weights)
     place = torch.arange(total)
     sums, moments = _from_zero(weights), _from_zero(weights * place)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .errors import check_integer
 from .noise_levels import check_sigmas
@@ -39,6 +39,11 @@ class AbstractSchedule(ABC):
     @abstractmethod
     def why_all_full(self, total_steps: int) -> str:
         """In words, for a run of which every step is full."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,10 @@ class RampSchedule(AbstractSchedule):
 
     def why_all_full(self, total_steps: int) -> str:
         return f"a budget of {self.budget} makes all {total_steps} steps full"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"budget": self.budget}  # levels are the run's, and many
 
 
 @lru_cache(maxsize=64)

@@ -33,7 +33,10 @@ TryOut = Callable[[AbstractSchedule, AbstractPredictor], float]
 
 
 def tuning_runs(budget: int) -> int:
-    """The most network runs that `tune` asks of its try_out, for each batch of pictures that that samples."""
+    """The most network runs that `tune` asks of its try_out, for each batch of pictures that that samples.
+
+    Where `tune` goes beyond the budget, so does this: without try_out it says at once to how many full steps.
+    """
     return MOST_TRIES * budget
 
 
@@ -75,7 +78,7 @@ class _Problem:
     gram: Tensor
     sigmas: tuple[float, ...]
     signals: tuple[float, ...]
-    weights: Tensor
+    weights: list[float]
     costs: GapCosts
 
     @classmethod
@@ -84,7 +87,7 @@ class _Problem:
         matrix = check_gram(gram, len(levels) - 1)
         if not all(map(math.isfinite, factors)):
             raise ValueError(f"signals must be finite; got {factors}")
-        weights = torch.tensor(lasting_step_lengths(levels, factors, SPREAD), dtype=torch.float64)
+        weights = lasting_step_lengths(levels, factors, SPREAD)
         return cls(matrix, levels, factors, weights, gap_costs(matrix, weights, SLOPE, PULL))
 
     @property
@@ -105,8 +108,7 @@ class _Problem:
         return Calibration(ExplicitSchedule(steps, self.total), predictor, math.sqrt(cost))
 
     def with_predictor(self, steps: tuple[int, ...], predictor: AbstractPredictor) -> Calibration:
-        lengths = [float(weight) for weight in self.weights]
-        error = expected_error(self.gram, lengths, steps, predictor, gap_correlation=0.0)
+        error = expected_error(self.gram, self.weights, steps, predictor, gap_correlation=0.0)
         return Calibration(ExplicitSchedule(steps, self.total), predictor, error)
 
     def plain_error(self, steps: int) -> float:
@@ -141,8 +143,7 @@ class _Problem:
     def candidates(self, budget: int) -> Iterator[Calibration]:
         """Unlike each other, what the reckoning under other assumptions and no reckoning at all would choose."""
         for spread in OTHER_SPREADS:
-            lengths = lasting_step_lengths(self.sigmas, self.signals, spread)
-            weights = torch.tensor(lengths, dtype=torch.float64)
+            weights = lasting_step_lengths(self.sigmas, self.signals, spread)
             yield self.fitted(gap_costs(self.gram, weights, SLOPE, PULL).best_steps(budget))
         steps = gap_costs(self.gram, self.weights).best_steps(budget)
         yield self.with_predictor(steps, TaylorSeer(1))
@@ -181,7 +182,9 @@ def _tried_out(problem: _Problem, reckoned: Calibration, try_out: TryOut) -> Cal
     best = reckoned
     error_of(best)
     for one in problem.candidates(len(reckoned.schedule.steps)):
-        if len(errors) < FIRST_TRIES and error_of(one) < error_of(best):
+        if len(errors) >= FIRST_TRIES:
+            break
+        if error_of(one) < error_of(best):
             best = one
     moved = True
     while moved and len(errors) < MOST_TRIES:

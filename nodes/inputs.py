@@ -29,9 +29,9 @@ def interval() -> io.Input:
                 "turns forecasting off. Sensible: 0; the papers use 3 to 10 at 50 steps.")
 
 
-def max_order(default: int = SETTINGS["max_order"].default) -> io.Input:
+def max_order() -> io.Input:
     return io.Int.Input(
-        "max_order", **{**SETTINGS["max_order"].widget, "default": default},
+        "max_order", **SETTINGS["max_order"].widget,
         tooltip="O (or m) in the papers: the highest derivative used. 0 reuses the last feature, 1 follows a line, "
                 "2 a curve. Higher needs more memory and smoother features. Sensible: 1 or 2.")
 

@@ -213,7 +213,7 @@ class ForecastSession:
         return self._report(seconds, reason or self._why_nothing_was_saved(), settings, wait=True)
 
     def _report(self, seconds: float, reason: str, settings: Mapping[str, Any] | None, wait: bool) -> RunReport:
-        own = {"predictor": type(self.predictor).__name__, **asdict(self.predictor), **asdict(self.schedule),
+        own = {"predictor": type(self.predictor).__name__, **asdict(self.predictor), **self.schedule.settings,
                "tolerance": self.tolerance}
         return self._measurements.report(
             self.total_steps, seconds, self._features.peak_bytes, reason, {**own, **(settings or {})}, wait)

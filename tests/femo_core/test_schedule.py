@@ -95,6 +95,12 @@ def test_a_budget_that_suits_the_number_of_steps(total, budget):
     assert len(RampSchedule.suited(total).full_steps(total)) == budget
 
 
+def test_a_report_says_of_a_schedule_what_was_asked_for():
+    assert RampSchedule(3, (1.0, 0.5, 0.0)).settings == {"budget": 3}
+    assert Schedule(6, 3, 1).settings == {
+        "interval": 6, "warmup_steps": 3, "cooldown_steps": 1, "max_consecutive": 0}
+
+
 def test_what_no_ramp_can_be():
     with pytest.raises(ValueError, match="budget must be 1 or more; got 0"):
         RampSchedule(0)

@@ -14,7 +14,7 @@ from femo_core.gap_costs import MOST_FACTOR, gap_costs
 from femo_core.presets import RAMP
 from femo_core.tuning import MOST_TRIES, SPREAD
 
-WEIGHTS = torch.tensor([0.5 + 0.1 * step for step in range(10)], dtype=torch.float64)
+WEIGHTS = [0.5 + 0.1 * step for step in range(10)]
 
 
 def gap_error(features, before, last, after, factor):
