@@ -15,7 +15,7 @@ import torch
 from flux_model import Flux, FluxConfig
 from forecasting import sample
 from hosted import Hosted
-from pack.families.flux import FAMILY
+from pack.families.flux_kin.flux import FAMILY
 from solvers import euler
 from subjects import Job, Level, Options, Subject, runs_of
 from tiny_flux import shifted_sigmas

@@ -12,8 +12,8 @@ from typing import Any
 import tiny_dit
 import tiny_flux
 import torch
-from pack.families.dit import FAMILY as DIT_FAMILY
-from pack.families.flux import FAMILY as FLUX_FAMILY
+from pack.families.early_image.dit import FAMILY as DIT_FAMILY
+from pack.families.flux_kin.flux import FAMILY as FLUX_FAMILY
 from pack.sites.base import hooked
 from torch import Tensor, nn
 

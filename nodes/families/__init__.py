@@ -1,4 +1,4 @@
-"""Facts about model families, as data: one file each, found by its FAMILY."""
+"""Facts about model families, as data: one file each in the folder of what it makes, found by its FAMILY."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def of_class(*names: str) -> Callable[[nn.Module], bool]:
 
 @cache
 def families() -> tuple[Family, ...]:
-    modules = (importlib.import_module(f".{found.name}", __name__) for found in pkgutil.iter_modules(__path__))
-    return tuple(module.FAMILY for module in modules)
+    found = (name for _, name, is_folder in pkgutil.walk_packages(__path__, f"{__name__}.") if not is_folder)
+    return tuple(importlib.import_module(name).FAMILY for name in found)
 
 
 def find_family(diffusion_model: nn.Module) -> Family:

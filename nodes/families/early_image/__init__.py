@@ -1,0 +1,1 @@
+"""Pictures: of the time before FLUX.1."""

@@ -1,0 +1,1 @@
+"""FLUX and the models made of its blocks."""

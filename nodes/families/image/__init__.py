@@ -1,0 +1,1 @@
+"""Pictures: of the time since FLUX.1."""

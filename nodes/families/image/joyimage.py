@@ -1,0 +1,13 @@
+"""JoyImage."""
+
+from __future__ import annotations
+
+from .. import Family, of_class
+
+FAMILY = Family(
+    name="JoyImage",
+    matches=of_class("comfy.ldm.joyimage.model.JoyImageTransformer3DModel"),
+    heads=("norm_out",),
+    blocks=("double_blocks",),
+    embedders=("condition_embedder", "img_in"),
+)

@@ -1,0 +1,1 @@
+"""Videos, and pictures by the same network."""
