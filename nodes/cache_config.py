@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..femo_core import Schedule
-from ..femo_core.error_control import check_tolerance
 from ..femo_core.errors import check_integer
+from ..femo_core.plans.error_control import check_tolerance
 from ..femo_core.predictor import AbstractPredictor
 from .learned.calibration_file import NONE
 from .presets import BY_STEPS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from itertools import pairwise
 
+from ..schedule import AbstractSchedule
 from .readback import Readback
-from .schedule import AbstractSchedule
 
 
 class AbstractPlan(ABC):
@@ -14,6 +14,11 @@ class AbstractPlan(ABC):
 
     goes_by_errors: bool
     """Whether it heeds what was `measured`."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What it did that the user should know."""
+        return ()
 
     @property
     @abstractmethod
@@ -33,8 +38,8 @@ class AbstractPlan(ABC):
         """Whether what was recorded at `anchor` may not be forecast from at `step`: a full step was missed since."""
 
     @abstractmethod
-    def measured(self, gap: int, error: Readback) -> None:
-        """Of a stream at the present full step: its forecast's error, `gap` steps after its full step before."""
+    def measured(self, step: int, gap: int, error: Readback) -> None:
+        """Of a stream at this full step: its forecast's error, `gap` steps after its full step before."""
 
     @abstractmethod
     def restart(self, step: int) -> None:
@@ -65,7 +70,7 @@ class FixedPlan(AbstractPlan):
         """By the longest gap: a sampler may jump over full steps, and then nobody has missed them."""
         return step - anchor > self._longest_gap
 
-    def measured(self, gap: int, error: Readback) -> None:
+    def measured(self, step: int, gap: int, error: Readback) -> None:
         """Changes nothing."""
 
     def restart(self, step: int) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from .errors import check_number
+from ..errors import check_number
+from ..schedule import AbstractSchedule, Schedule
+from .guard import GuardedPlan
 from .plan import AbstractPlan, FixedPlan
 from .readback import Readback
-from .schedule import AbstractSchedule, Schedule
 
 
-def make_plan(schedule: AbstractSchedule, tolerance: float, order: int, total_steps: int) -> AbstractPlan:
-    """The schedule's, under error control if there is a tolerance. Raises ValueError as `check_tolerance` does."""
+def make_plan(schedule: AbstractSchedule, tolerance: float, order: int, total_steps: int,
+              expected: Mapping[int, float]) -> AbstractPlan:
+    """The schedule's, under error control if there is a tolerance, else under guard if errors are expected.
+
+    Raises ValueError as `check_tolerance` does.
+    """
     controlled = check_tolerance(tolerance, schedule)
     if controlled is None:
-        return FixedPlan(schedule, total_steps)
+        return GuardedPlan(schedule, total_steps, expected) if expected else FixedPlan(schedule, total_steps)
     return ErrorControl(controlled, tolerance, order, total_steps)
 
 
@@ -92,7 +98,7 @@ class ErrorControl(AbstractPlan):
     def outdated(self, anchor: int, step: int) -> bool:
         return any(anchor < full < step for full in self._full)
 
-    def measured(self, gap: int, error: Readback) -> None:
+    def measured(self, step: int, gap: int, error: Readback) -> None:
         self._measured.append((gap, error))
 
     def restart(self, step: int) -> None:
