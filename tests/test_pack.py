@@ -40,7 +40,7 @@ def imported(path: Path) -> set[str]:
 def test_the_core_imports_torch_and_the_standard_library_only(path):
     """An integration also its host, which is in its path, and fused.py Triton, without which nothing imports it."""
     allowed = {"__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "functools", "inspect",
-               "itertools", "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
+               "itertools", "json", "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
     _, _, integration = path.parent.as_posix().partition("integrations/")
     assert imported(path) <= allowed | {integration} | ({"triton"} if path.name == "fused.py" else set())
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Calibration, lasting_step_lengths
+from ..calibration import lasting_step_lengths
 from ..errors import check_integer, check_number
 from ..noise_levels import SAME_LEVEL, uncovered
 from ..predictor import AbstractPredictor
@@ -34,7 +34,7 @@ class Tried:
 
     budget: int
     steps: tuple[int, ...]
-    predictor: dict[str, Any]
+    predictor: AbstractPredictor
     change: float
     expected: float
 
@@ -43,23 +43,20 @@ class Tried:
         check_integer("budget", self.budget, 1)
         for name in ("change", "expected"):
             check_number(name, getattr(self, name), "above 0", lambda value: value > 0)
-        _ = self.made_predictor
-
-    @classmethod
-    def of(cls, budget: int, found: Calibration, change: float, expected: float) -> Tried:
-        predictor = {"kind": type(found.predictor).__name__, **asdict(found.predictor)}
-        return cls(budget, found.schedule.steps, predictor, change, expected)
 
     @property
-    def made_predictor(self) -> AbstractPredictor:
-        """Raises ValueError where there is none of that kind."""
-        values = dict(self.predictor)
-        kind = PREDICTORS.get(values.pop("kind", ""))
-        if kind is None:
-            raise ValueError(f"predictor must be one of {', '.join(PREDICTORS)}; got {self.predictor!r}")
+    def written(self) -> dict[str, Any]:
+        return {**asdict(self), "predictor": {"kind": type(self.predictor).__name__, **asdict(self.predictor)}}
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> Tried:
+        """Raises KeyError, TypeError or ValueError for what is none."""
+        values: dict[str, Any] = dict(content["predictor"])
+        kind = PREDICTORS[values.pop("kind")]
         if "factors" in values:
-            values["factors"] = tuple(map(tuple, values["factors"]))
-        return kind(**values)
+            values["factors"] = tuple((step, factor) for step, factor in values["factors"])
+        content = {**content, "predictor": kind(**values)}
+        return cls(**content)
 
 
 @dataclass(frozen=True)
@@ -171,11 +168,13 @@ class Profile:
             raise ValueError("recordings must be one or more; got none")
 
     def serving(self, sigmas: Sequence[float], stochastic: bool = False) -> Recording | None:
-        """The recording that tells most of a run at these levels: of the same kind of sampler first, then the same
-        levels, then most steps. None where no recording covers them."""
-        found = [one for one in self.recordings if one.covers(sigmas) and (stochastic or not one.stochastic)]
-        return max(found, default=None, key=lambda one: (
-            one.stochastic == stochastic, one.same_levels(sigmas), one.steps))
+        """The recording that tells most of a run at these levels: of the same levels, else of most steps.
+
+        None where none of the same kind of sampler covers them: what a sampler that draws noise anew tells was measured
+        to be worse than nothing for one that doesn't, and to expect a tenth of the change the other way round.
+        """
+        found = [one for one in self.recordings if one.stochastic == stochastic and one.covers(sigmas)]
+        return max(found, default=None, key=lambda one: (one.same_levels(sigmas), one.steps))
 
     def with_recording(self, new: Recording) -> Profile:
         """One of the same levels and kind of sampler takes the earlier one's place."""
@@ -184,13 +183,11 @@ class Profile:
         return replace(self, recordings=(*others, new))
 
     def to_json(self) -> str:
-        content = asdict(self)
-        for one in content["recordings"]:
-            one["matrix"] = [[float(f"{value:.9g}") for value in row] for row in one["matrix"]]
-        return json.dumps({"version": VERSION, **content}, allow_nan=False)
+        recordings = [{**asdict(one), "tried": [tried.written for tried in one.tried]} for one in self.recordings]
+        return json.dumps({"version": VERSION, **asdict(self), "recordings": recordings}, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Profile:
+    def from_json(cls, text: str | bytes) -> Profile:
         """Raises ValueError for what is none, or of a version to come."""
         try:
             content = json.loads(text)
@@ -206,5 +203,6 @@ class Profile:
 
 
 def _recording(content: dict[str, Any]) -> Recording:
-    known = {one.name: content[one.name] for one in fields(Recording) if one.name in content}
-    return Recording(**{**known, "tried": [Tried(**one) for one in content.get("tried", ())]})
+    known: dict[str, Any] = {one.name: content[one.name] for one in fields(Recording) if one.name in content}
+    known["tried"] = tuple(map(Tried.read, content.get("tried", ())))
+    return Recording(**known)

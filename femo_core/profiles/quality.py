@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from ..calibration import expected_forecast_errors
 from ..errors import check_number
 from ..noise_levels import resample_gram
 from ..predictor import AbstractPredictor
@@ -45,11 +46,16 @@ QUALITIES = {"high": Quality(0.02, 1.5), "balanced": Quality(0.05, 2.0), "fast":
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do. expected_change: as Quality.change, 0 where it is not known. reason: why all is full."""
+    """What a run is to do.
+
+    expected_change: as Quality.change, 0 where it is not known. expected_errors: of the forecasts for its full steps,
+    relative. reason: why all steps are full, else "".
+    """
 
     schedule: AbstractSchedule
     predictor: AbstractPredictor
     expected_change: float = 0.0
+    expected_errors: Mapping[int, float] = field(default_factory=dict[int, float])
     reason: str = ""
 
 
@@ -78,8 +84,10 @@ def by_recording(recording: Recording, sigmas: Sequence[float], signals: Sequenc
     if len(found.schedule.steps) == total:
         return full("fewer network runs are expected to do worse than fewer steps")
     if same and (tried := next((one for one in recording.tried if one.budget == budget), None)):
-        return Plan(ExplicitSchedule(tried.steps, total), tried.made_predictor, tried.change)
-    return Plan(found.schedule, found.predictor, found.expected_error * factor)
+        schedule, predictor, change = ExplicitSchedule(tried.steps, total), tried.predictor, tried.change
+    else:
+        schedule, predictor, change = found.schedule, found.predictor, found.expected_error * factor
+    return Plan(schedule, predictor, change, expected_forecast_errors(gram, schedule.steps, predictor))
 
 
 def unknown(sigmas: Sequence[float], speedup: float) -> Plan:

@@ -22,6 +22,7 @@ from comfy_host import (
     distance,
     families,
     femo_core,
+    identity,
     leftovers,
     memory,
     run_module,
@@ -66,7 +67,7 @@ def test_a_full_run_is_recorded_as_it_is_and_the_next_goes_by_it(small, model, t
     recorder = sys.modules[f"{PACK}.nodes.run.recorder"].Recorder("this one")
     plain = sample(small, model, steps=4, cfg=3.0)
     assert torch.equal(sample(small, recorder.attach(model), steps=4, cfg=3.0), plain)
-    assert calibration_file.read("this one").model == calibration_file.fingerprint(model.model)
+    assert calibration_file.read("this one").model == identity.fingerprint(model.model)
     sample(small, attach_module.attach(model, attach_module.CacheConfig(
         femo_core.TaylorSeer(1), femo_core.Schedule(2), site="output", calibration="this one", budget=3)),
         steps=4, cfg=3.0)
