@@ -34,6 +34,9 @@ class GuardedPlan(FixedPlan):
     def notices(self) -> tuple[str, ...]:
         return (self._notice,) if self._notice else ()
 
+    def may_be_predicted(self, step: int) -> bool:
+        return not super().is_full(step)
+
     def is_full(self, step: int) -> bool:
         """A step that was asked for before stays what it was."""
         if step > self._step:
