@@ -2,7 +2,7 @@
 
 Every row is one way to sample: pictures of 3 seeds are compared with the full run's and with the limit of very many
 steps. Rows go to results/paper_table.csv as they are measured, and are not measured again; delete the file to start
-afresh. tables.py makes the README's tables and the figure of it.
+afresh. pages/tables.py makes the README's tables and the figure of it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import drawings
 import numpy as np
 import torch
-from classifier import accuracy, train_classifier
-from forecasting import count_flops, sample
-from metrics import METRICS, frechet, over_seeds
-from solvers import Solver, adams_bashforth, ancestral, euler
-from subjects import Job, Subject, TinyDiT, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
-from training import pixels_of
 
+from benchmarks.models import drawings
+from benchmarks.models.classifier import accuracy, train_classifier
+from benchmarks.sampling.forecasting import count_flops, sample
+from benchmarks.sampling.metrics import METRICS, frechet, over_seeds
+from benchmarks.sampling.solvers import Solver, adams_bashforth, ancestral, euler
+from benchmarks.sampling.subjects import Job, Subject, TinyDiT, TinyFlux
+from benchmarks.training.training import pixels_of
 from femo_core import FeMo, RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import PAPERS, Preset
@@ -370,7 +370,7 @@ def judge(bench: Bench, specs: list[Spec], table: Table) -> None:
 
 def measure_rivals(bench: Bench, table: Table) -> None:
     """diffusers' TaylorSeer and cache-dit's on the tiny Flux, at about our numbers of full steps."""
-    from rivals import DiffusersFlux, cache_dit_cache, diffusers_cache, flops_of
+    from benchmarks.rivals.caches import DiffusersFlux, cache_dit_cache, diffusers_cache, flops_of
 
     flux = DiffusersFlux()
 
@@ -402,7 +402,7 @@ def measure_rivals(bench: Bench, table: Table) -> None:
 
 def measure_hosted(bench: Bench, table: Table) -> None:
     """Through a real ComfyUI, where one is found: other samplers, ours under them, EasyCache and LazyCache."""
-    from hosted import Hosted, hosts
+    from benchmarks.engines.hosted import Hosted, hosts
 
     if hosts.this_host() is None:
         tqdm.write(hosts.MISSING)

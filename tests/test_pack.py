@@ -284,10 +284,22 @@ def test_nothing_here_depends_on_where_it_was_made():
             assert not pattern.search(path.read_text(encoding="utf-8")), name
 
 
+def documents():
+    """Those that are read in the repository; help pages are read in the front end."""
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+
+
 def test_every_link_of_the_docs_leads_somewhere():
-    for path in (ROOT / "README.md", ROOT / "docs" / "engines.md", ROOT / "benchmarks" / "checkpoints" / "README.md"):
+    links = [(path, link) for path in documents()
+             for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")) if not link.startswith("http")]
+    assert {path.name for path, _ in links} > {"README.md", "CONTRIBUTING.md", "engines.md", "regimes.md"}
+    assert [(str(path), link) for path, link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_file_that_a_doc_or_the_makefile_names_is_there():
+    """Of benchmarks/: by its path, or by its dotted name behind -m."""
+    for path in (ROOT / "Makefile", *documents()):
         text = path.read_text(encoding="utf-8")
-        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
-        assert links
-        for link in links:
-            assert (path.parent / link).exists(), link
+        named = [*re.findall(r"(?<!/)\bbenchmarks/[\w/]+\.py\b", text),
+                 *(name.replace(".", "/") + ".py" for name in re.findall(r"-m (benchmarks\.[\w.]*\w)", text))]
+        assert [name for name in named if not (ROOT / name).exists()] == [], path

@@ -11,8 +11,9 @@ import pytest
 import requests
 from browser import CHROMIUM, open_browser, open_page
 from comfy_host import HOST
-from comfy_server import ROOT, comfy_server
 from hosts import NO_CHROMIUM, server_environment, version
+
+from benchmarks.engines.comfy_server import ROOT, comfy_server
 
 if CHROMIUM is None:
     pytest.skip(NO_CHROMIUM, allow_module_level=True)
