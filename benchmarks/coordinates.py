@@ -10,9 +10,9 @@ import itertools
 
 from tqdm import tqdm
 
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, SEEDS, random_job
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.sampling.forecasting import sample
+from benchmarks.sampling.jobs import SEEDS, random_job
 from benchmarks.sampling.metrics import over_seeds, psnr
 from benchmarks.sampling.subjects import Level, Subject, TinyDiT, TinyFlux
 from femo_core import Schedule, TaylorSeer

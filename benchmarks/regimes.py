@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.paper_table import RESULTS, random_job
+from benchmarks.pages.results import RESULTS
 from benchmarks.rivals import regime_rivals as rivals
 from benchmarks.rivals.regime_rivals import Choice
 from benchmarks.sampling.forecasting import sample
+from benchmarks.sampling.jobs import random_job
 from benchmarks.sampling.recording import Recording, record
 from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
 from benchmarks.sampling.solvers import Solver, dpmpp_2m, euler

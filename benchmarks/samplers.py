@@ -10,8 +10,8 @@ from __future__ import annotations
 from tqdm import tqdm
 
 from benchmarks.engines.hosted import Hosted, hosts
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import LIMIT_STEPS, RESULTS, STEPS, random_prompts
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.sampling.jobs import LIMIT_STEPS, STEPS, random_prompts
 from benchmarks.sampling.metrics import METRICS
 from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import FeMo, Schedule

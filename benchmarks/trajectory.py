@@ -17,7 +17,8 @@ import torch
 from benchmarks.pack.sites import SITES
 from torch import Tensor
 
-from benchmarks.paper_table import RESULTS, STEPS, random_prompts
+from benchmarks.pages.results import RESULTS
+from benchmarks.sampling.jobs import STEPS, random_prompts
 from benchmarks.sampling.solvers import euler
 from benchmarks.sampling.subjects import Job, Subject, TinyDiT, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from tqdm import tqdm
 
 from benchmarks.calibration.calibration import Trial
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, SEEDS, random_job
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.sampling.jobs import SEEDS, random_job
 from benchmarks.sampling.solvers import Solver, ancestral, euler
 from benchmarks.sampling.subjects import Subject, TinyDiT, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer

@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.engines.hosted import Hosted, hosts
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, SEEDS, STEPS, TUNING_SEEDS, random_job
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.rivals.forecasters import Spectrum, spectrum_steps
 from benchmarks.sampling.forecasting import papers_schedules, sample
+from benchmarks.sampling.jobs import SEEDS, STEPS, TUNING_SEEDS, random_job
 from benchmarks.sampling.metrics import mean_and_error, over_seeds, rmse
 from benchmarks.sampling.recording import Recording, record
 from benchmarks.sampling.solvers import Solver, euler

@@ -13,8 +13,8 @@ import random
 from tqdm import tqdm
 
 from benchmarks.calibration.calibration import BUDGETS, SAMPLES, Recording, Trial, papers_schedule, record
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, STEPS, TUNING_SEEDS, random_job
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.sampling.jobs import STEPS, TUNING_SEEDS, random_job
 from benchmarks.sampling.subjects import TinyDiT, TinyFlux
 from femo_core import ExplicitSchedule, TaylorSeer, calibrate, lasting_step_lengths
 from femo_core.schedule import AbstractSchedule

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from benchmarks.calibration.calibration import SAMPLES, SERIES, Recording, Trial, papers_schedule, record
 from benchmarks.models import drawings
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, STEPS, TUNING_SEEDS, random_job
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.sampling.jobs import STEPS, TUNING_SEEDS, random_job
 from benchmarks.sampling.metrics import rmse
 from benchmarks.sampling.solvers import Solver, adams_bashforth, ancestral, euler
 from benchmarks.sampling.subjects import Job, Subject, TinyDiT, TinyFlux

@@ -10,9 +10,9 @@ from __future__ import annotations
 from tqdm import tqdm
 
 from benchmarks.calibration.calibration import SAMPLES, Trial, papers_schedule, record
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, TUNING_SEEDS, random_job
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.rivals.forecasters import DividedDifferences, HiCache, Spectrum
+from benchmarks.sampling.jobs import TUNING_SEEDS, random_job
 from benchmarks.sampling.subjects import TinyDiT, TinyFlux
 from femo_core import FeMo, TaylorSeer, calibrate
 from femo_core.predictor import AbstractPredictor

@@ -20,9 +20,9 @@ from statistics import mean, median
 from tqdm import tqdm
 
 from benchmarks.calibration.calibration import BUDGETS, SAMPLES, Recording, papers_schedule, record
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS, STEPS, TUNING_SEEDS, random_job, random_prompts
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.sampling.forecasting import sample
+from benchmarks.sampling.jobs import STEPS, TUNING_SEEDS, random_job, random_prompts
 from benchmarks.sampling.metrics import mean_and_error, rmse
 from benchmarks.sampling.subjects import Job, Subject, TinyDiT, TinyFlux
 from femo_core import ExplicitSchedule, Schedule, TaylorSeer, calibrate

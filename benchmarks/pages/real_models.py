@@ -19,8 +19,8 @@ from benchmarks.pack.sites.base import hooked
 from torch import Tensor
 
 from benchmarks.models import tiny_flux
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import random_job
+from benchmarks.pages.results import markdown
+from benchmarks.sampling.jobs import random_job
 from benchmarks.sampling.recording import record
 from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
 from benchmarks.sampling.subjects import Subject

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import matplotlib
 
 from benchmarks.pages.real_models import comparison
-from benchmarks.pages.tables import markdown
-from benchmarks.paper_table import RESULTS
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.regimes import BUDGETS, read
 from benchmarks.sampling.regime_subjects import SHIFTS
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from benchmarks.paper_table import EARLIER, FULL, HEADLINE_INTERVALS, INTERVALS, RESULTS, STEPS, Table
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.paper_table import EARLIER, FULL, HEADLINE_INTERVALS, INTERVALS, Table
+from benchmarks.sampling.jobs import STEPS
 from femo_core import FeMo
 from femo_core.presets import PAPERS
 
@@ -51,11 +53,6 @@ def label(row: Row) -> str:
     if row["start"] == "feature":
         name += " (start at F)"
     return name
-
-
-def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] + ['---:'] * (len(head) - 1))} |"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])
 
 
 COLUMNS_DRAWN = (("psnr", "PSNR to the full run, dB"), ("psnr_limit", "PSNR to the limit, dB"))

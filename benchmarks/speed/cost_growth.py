@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.pages.tables import RESULTS, markdown
+from benchmarks.pages.results import RESULTS, markdown
 from femo_core import FeMo
 
 WIDTH, REPEATS = 1024, 15

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.pages.tables import RESULTS, markdown
+from benchmarks.pages.results import RESULTS, markdown
 from femo_core import FeMo, Schedule
 from femo_core.integrations.diffusers import disable_femo, enable_femo, last_report
 from femo_core.integrations.diffusers.sites import HOOK

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from benchmarks.engines.comfy_server import loads_small_fluxes
 from benchmarks.engines.hosted import hosts
 from benchmarks.models.flux_model import FluxConfig
-from benchmarks.pages.tables import RESULTS, markdown
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.speed.memory_meter import MemoryMeter
 from benchmarks.speed.speed_engines import Cache, Engine, InComfyUI, InDiffusers, RandomFlux, Size, Standalone, Steps
 from femo_core import FeMo, Schedule, TaylorSeer

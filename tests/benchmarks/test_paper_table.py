@@ -9,20 +9,9 @@ import torch
 
 from benchmarks import paper_table
 from benchmarks.pages import tables
-from benchmarks.paper_table import (
-    FEWER,
-    FULL,
-    KEY,
-    RESULTS,
-    Bench,
-    Method,
-    Spec,
-    Table,
-    for_tuning,
-    network_runs,
-    plan,
-    random_prompts,
-)
+from benchmarks.pages.results import RESULTS
+from benchmarks.paper_table import FEWER, FULL, KEY, Bench, Method, Spec, Table, network_runs, plan
+from benchmarks.sampling.jobs import for_tuning, random_prompts
 from benchmarks.sampling.metrics import frechet, mean_and_error, psnr, rmse, ssim
 from benchmarks.sampling.solvers import adams_bashforth, ancestral, euler
 from benchmarks.sampling.subjects import TinyDiT, TinyFlux
