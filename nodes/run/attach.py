@@ -107,7 +107,7 @@ class _Sampling:
 
 def _prepare_sampling(executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
     run = run_of((kwargs.get("model_options") or {}).get("transformer_options"))
-    with run.reserving(conds) if run is not None else nullcontext():
+    with run.reserving(conds, noise_shape) if run is not None else nullcontext():
         return executor(model, noise_shape, conds, *args, **kwargs)
 
 

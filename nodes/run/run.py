@@ -73,12 +73,14 @@ class Run:
         """Whether any of its steps may be forecast."""
         return not self.obstacle and self.session.forecasts
 
-    def reserving(self, conds: dict[str, Any]) -> AbstractContextManager[None]:
+    def reserving(self, conds: dict[str, Any], noise_shape: Sequence[int]) -> AbstractContextManager[None]:
         """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
+
+        noise_shape: as the host reckons with it, of all latents that are sampled together in one.
         """
         if not self.forecasts:
             return nullcontext()
-        size = self.choice.expect(self.guider, conds, self.shapes)
+        size = self.choice.expect(self.guider, conds, self.shapes, noise_shape)
         log.info("%s: about %.1f MB reserved for the cache at site %s", self.config.node, size / 1e6, self.choice.name)
         return self.room.reserved(size if self.room.shared else 0)
 

@@ -31,11 +31,12 @@ class SiteChoice:
     def site(self) -> AbstractSite:
         return SITES[self.name]
 
-    def expect(self, guider: Any, conds: dict[str, Any], shapes: Sequence[Sequence[int]]) -> int:
+    def expect(self, guider: Any, conds: dict[str, Any], shapes: Sequence[Sequence[int]],
+               noise_shape: Sequence[int]) -> int:
         """Goes to the first site whose cache can be beside the model. Returns how many bytes it is expected to take."""
         needed = {site: self.room.needed(expected_features(guider, conds, shapes, self.family, site))
                   for site in _sites_from(self.name, self.network, self.family)}
-        run = self.room.run(shapes[0])
+        run = self.room.run(noise_shape)
         self._settle(needed, lambda size: self.room.could_be(size, run), "can be there beside the model")
         return needed[self.name]
 

@@ -46,6 +46,7 @@ class SmallModel:
     weights: dict[str, tuple[int, ...]] = field(default_factory=dict)  # read from the checkpoint when built
     beside: tuple[int, ...] | None = None  # a second latent, sampled together with the first
     guided: bool | None = None  # whether every ComfyUI here can do it only with guidance, or only one row at a time
+    single: bool = False  # one sample at a time, guided or not
 
 
 def available(small: SmallModel) -> bool:
@@ -84,10 +85,14 @@ def conditioning(small: SmallModel, seed: int) -> list[Any]:
 
 
 def with_frequencies(model: Any) -> Any:
-    """Stable Audio reads its rotary frequencies from the checkpoint, and has anything at all in their place before."""
+    """Stable Audio and MiniMax-H3 read their rotary frequencies from the checkpoint, the latter the curve of its time
+    embedding too, and have anything at all in their place before."""
     for name, buffer in model.model.named_buffers():
-        if name.endswith("rotary_pos_emb.inv_freq"):
+        if name.endswith(("rotary_pos_emb.inv_freq", "rope.inv_freq")):
             buffer.copy_(10000 ** -torch.linspace(0, 1, len(buffer)))
+        if name.endswith("adaln_t_table"):
+            rows, width = buffer.shape
+            buffer.copy_(torch.cos(torch.outer(torch.linspace(0, 3, rows), torch.arange(width) + 1.0)))
     return model
 
 
@@ -103,7 +108,7 @@ def noise(small: SmallModel, batch: int = 1, seed: int = 1) -> Any:
 def possible(small: SmallModel, cfg: float, batch: int) -> tuple[float, int]:
     """As near to this guidance and batch as every ComfyUI here can do."""
     if small.guided is None:
-        return cfg, batch
+        return cfg, 1 if small.single else batch
     return (max(cfg, 2.0), batch) if small.guided else (1.0, 1)
 
 

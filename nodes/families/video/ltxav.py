@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .. import Family, of_class
 
 FAMILY = Family(
@@ -14,4 +16,6 @@ FAMILY = Family(
         "av_ca_a2v_gate_adaln_single", "av_ca_audio_scale_shift_adaln_single", "av_ca_v2a_gate_adaln_single",
         "av_ca_video_scale_shift_adaln_single", "caption_projection?", "patchify_proj",
     ),
+    # An audio has one for each of its moments.
+    tokens=lambda _, index, shape: shape[2] if index else math.prod(shape[2:]),
 )
