@@ -31,8 +31,8 @@ class HeadView:
 
 
 FIRST_ARGUMENT = HeadView()
-PATCHES_ARE_ROWS = HeadView(
-    lambda args, samples: args[0].unflatten(0, (samples, -1)),  # (B · patches, ...)
+PARTS_ARE_ROWS = HeadView(
+    lambda args, samples: args[0].unflatten(0, (samples, -1)),  # (B · patches or frames, ...)
     lambda args, feature: (feature.flatten(0, 1), *args[1:]))
 
 

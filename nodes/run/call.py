@@ -45,7 +45,7 @@ class NetworkCall:
             self.usable = bool(self.streams) and bool(self.names) and run.forecasts
             self.forecast = self.usable and run.session.begin_call(self.streams, self.names)
             recordable = self.streams if self.usable and not self.forecast else []
-            self.recording = _Recording(run, self.streams, [
+            self.recording = _Recording(run, len(x), self.streams, [
                 stream for stream in recordable if run.session.wants_features(stream)])
         self.embedders = run.embedders.setdefault(tuple(self.streams), Embedders())
         self.ran: list[str] = []  # block lists, on a predicted step
@@ -95,14 +95,17 @@ class _Forecasts(Forecasts):
 
 
 class _Recording:
-    """The features of one call, each taken as it comes: all of them together would be as large as a buffer."""
+    """The features of one call, each taken as it comes: all of them together would be as large as a buffer.
 
-    def __init__(self, run: Run, streams: list[Hashable], wanted: list[Hashable]):
-        self.run, self.streams, self.wanted = run, streams, wanted
+    samples: of all its streams.
+    """
+
+    def __init__(self, run: Run, samples: int, streams: list[Hashable], wanted: list[Hashable]):
+        self.run, self.samples, self.streams, self.wanted = run, samples, streams, wanted
         self.seen: set[str] = set()
 
     def keep(self, name: str, feature: Tensor) -> None:
-        if feature.shape[0] % len(self.streams):
+        if len(feature) != self.samples:  # no list of them: β and errors would be of something else
             return
         self.seen.add(name)
         with self.run.lock:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from comfy_host import comfy
-from small_models import Extra, SmallModel, all_of, drawn, fixed
+from small_models import NOTHING_ELSE, Extra, SmallModel, all_of, drawn, fixed
 
 TEXT = (4, 32)
 FRAMES = (16, 3, 8, 8)
@@ -118,7 +118,7 @@ MINIMAX = {
 MINIMAX_VIDEO, MINIMAX_AUDIO = (24, 3, 6, 8), (32, 2, 7)
 
 
-def minimax(name: str, extra: Extra = fixed(), **unet: Any) -> SmallModel:
+def minimax(name: str, extra: Extra = NOTHING_ELSE, **unet: Any) -> SmallModel:
     return SmallModel(
         f"MiniMax-H3 {name}", "MiniMaxH3", MINIMAX | unet, MINIMAX_VIDEO, TEXT, extra, beside=MINIMAX_AUDIO,
         single=True)

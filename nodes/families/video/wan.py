@@ -21,7 +21,7 @@ FAMILY = Family(
     blocks=("blocks",),
     embedders=(
         "audio_proj?", "casual_audio_encoder?", "cond_encoder?", "control_adapter?", "frame_packer?", "img_emb?",
-        "patch_embedding", "patch_embedding_mask?", "patch_embedding_pose?", "pose_patch_embedding?", "ref_conv?", "rope_embedder",
-        "text_embedding", "time_projection", "vace_patch_embedding?",
+        "patch_embedding", "patch_embedding_mask?", "patch_embedding_pose?", "pose_patch_embedding?", "ref_conv?",
+        "rope_embedder", "text_embedding", "time_projection", "vace_patch_embedding?",
     ),
 )
