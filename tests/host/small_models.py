@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class SmallModel:
     beside: tuple[int, ...] | None = None  # a second latent, sampled together with the first
     guided: bool | None = None  # whether every ComfyUI here can do it only with guidance, or only one row at a time
     single: bool = False  # one sample at a time, guided or not
+    gain: float = 1.0  # of its weights: those of a model that else hardly moves are larger
+    parts: tuple[str, str] = ("video", "audio")  # what the two latents are
 
 
 def available(small: SmallModel) -> bool:
@@ -71,7 +74,10 @@ def build(small: SmallModel, dtype: torch.dtype = torch.float32, computes_in: to
             weights = {name: torch.zeros(shape) for name, shape in small.weights.items()}
             config.get_model = lambda *_, get_model=get_model, weights=weights: get_model(weights, "")
         try:
-            return with_frequencies(patcher(config, dtype, computes_in))
+            model = with_frequencies(patcher(config, dtype, computes_in))
+            for parameter in model.model.parameters():
+                parameter.mul_(small.gain)
+            return model
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if unknown is None or unknown[1] not in unet:
@@ -92,7 +98,7 @@ def with_frequencies(model: Any) -> Any:
             buffer.copy_(10000 ** -torch.linspace(0, 1, len(buffer)))
         if name.endswith("adaln_t_table"):
             rows, width = buffer.shape
-            buffer.copy_(torch.cos(torch.outer(torch.linspace(0, 3, rows), torch.arange(width) + 1.0)))
+            buffer.copy_(torch.cos(torch.outer(torch.linspace(0, 1, rows), torch.linspace(0, 3, width))))
     return model
 
 
@@ -110,6 +116,12 @@ def possible(small: SmallModel, cfg: float, batch: int) -> tuple[float, int]:
     if small.guided is None:
         return cfg, 1 if small.single else batch
     return (max(cfg, 2.0), batch) if small.guided else (1.0, 1)
+
+
+def parts_of(small: SmallModel, result: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a packed result, each latent by its name; none where there is but one."""
+    first = math.prod(small.latent)
+    return dict(zip(small.parts, (result[..., :first], result[..., first:]), strict=True)) if small.beside else {}
 
 
 def packed(result: Any) -> torch.Tensor:

@@ -110,10 +110,10 @@ COGVIDEO = {
 }
 
 MINIMAX = {
-    "image_model": "minimax_h3", "hidden_size": 64, "num_layers": 3, "token_refiner_num_layers": 1,
-    "num_attention_heads": 2, "attention_head_dim": 32, "ffn_hidden_size": 96, "latents_dim": 24,
-    "audio_latents_dim": 32, "text_dim": 32, "timestep_input_dim": 16, "time_embed_hidden_size": 32,
-    "time_embed_dim": 32, "rope_inv_freq_len": 4,
+    "image_model": "minimax_h3", "hidden_size": 256, "num_layers": 3, "token_refiner_num_layers": 1,
+    "num_attention_heads": 4, "attention_head_dim": 64, "ffn_hidden_size": 256, "latents_dim": 24,
+    "audio_latents_dim": 32, "text_dim": 32, "timestep_input_dim": 64, "time_embed_hidden_size": 128,
+    "time_embed_dim": 128, "rope_inv_freq_len": 4,
 }
 MINIMAX_VIDEO, MINIMAX_AUDIO = (24, 3, 6, 8), (32, 2, 7)
 
@@ -121,7 +121,7 @@ MINIMAX_VIDEO, MINIMAX_AUDIO = (24, 3, 6, 8), (32, 2, 7)
 def minimax(name: str, extra: Extra = NOTHING_ELSE, **unet: Any) -> SmallModel:
     return SmallModel(
         f"MiniMax-H3 {name}", "MiniMaxH3", MINIMAX | unet, MINIMAX_VIDEO, TEXT, extra, beside=MINIMAX_AUDIO,
-        single=True)
+        single=True, gain=2.0)
 
 
 def keyframes(generator: torch.Generator) -> dict[str, Any]:
@@ -294,7 +294,7 @@ VIDEOS: tuple[SmallModel, ...] = (
         "TripoSplat", "TripoSplat", {
             "image_model": "triposplat", "q_token_length": 16, "model_channels": 64, "num_head_channels": 32,
             "cond_channels": 32, "num_blocks": 3, "num_refiner_blocks": 2,
-        }, (16, 16), TEXT, beside=(1, 5)),
+        }, (16, 16), TEXT, beside=(1, 5), parts=("shape", "camera")),
     SmallModel(
         "Hunyuan3D 2.1", "Hunyuan3Dv2_1", {
             "image_model": "hunyuan3d2_1", "in_channels": 64, "hidden_size": 64, "context_dim": 32, "depth": 5,
