@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...femo_core import RunReport
 from ..cache_config import CacheConfig
+from . import compiler
 from .call import apply
 from .control import with_deferred_controls
 from .run import KEY, Run, run_of
@@ -92,7 +93,7 @@ class _Sampling:
         guider = executor.class_obj
         run = Run(self.config, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape])
         try:
-            with own_options(guider) as transformer_options:
+            with own_options(guider) as transformer_options, compiler.off(run.changes_the_network):
                 transformer_options[KEY] = run
                 _make_innermost(transformer_options)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)

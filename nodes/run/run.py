@@ -17,6 +17,7 @@ from ..cache_config import CacheConfig
 from ..families import find_family
 from ..learned.full_steps import choose
 from ..sites import Embedders
+from .history import History
 from .memory import Room
 from .obstacles import obstacle_of
 from .reporting import Channel, log
@@ -50,6 +51,7 @@ class Run:
         self.obstacle = obstacle_of(guider.model_options, self.network)
         self.choice = SiteChoice(
             config.site, self.network, self.family, guider.model_options, self.room, self.warn)
+        self.history = History(guider.model_patcher)
         self._say_what_is_not_as_asked()
 
     def _coordinates(self, sigmas: Tensor) -> list[float] | None:
@@ -65,13 +67,18 @@ class Run:
         elif self.choice.why:
             self.warn(
                 f"features are taken at site {self.choice.name} instead of {self.config.site}: {self.choice.why}")
-        for notice in self.full_steps.notices:
+        for notice in filter(None, (*self.full_steps.notices, self.history.notice if self.forecasts else "")):
             self.warn(notice)
 
     @property
     def forecasts(self) -> bool:
         """Whether any of its steps may be forecast."""
         return not self.obstacle and self.session.forecasts
+
+    @property
+    def changes_the_network(self) -> bool:
+        """Whether predicted steps run a part of it."""
+        return self.forecasts and self.choice.name != "output"
 
     def reserving(self, conds: dict[str, Any], noise_shape: Sequence[int]) -> AbstractContextManager[None]:
         """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
@@ -91,6 +98,11 @@ class Run:
             self.session.forget_features()
         step = self.clock.step(float(timestep.max()))
         self.session.begin_step(step, interpolated(self.coordinates, step) if self.coordinates else None)
+
+    def give_way(self, site: str) -> None:
+        """Some of the features of this site did not come: the next one takes its place, for all streams."""
+        self.choice.give_way(site)
+        self.session.forget_features()
 
     def warn(self, message: str) -> None:
         self.session.warn(message)

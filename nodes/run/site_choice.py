@@ -14,8 +14,8 @@ from .memory import Room, expected_features
 
 
 class SiteChoice:
-    """Of one run. It may change three times: at once, where the model lacks the site; before the model is loaded, by
-    the size that the cache is expected to have; after the first evaluation, by its true size.
+    """Of one run. It may change at once, where the model lacks the site; before the model is loaded, by the size that
+    the cache is expected to have; after the first evaluation, by its true size; and where its features do not come.
 
     why: the reason for the first change, or "". warn: takes those for the others.
     """
@@ -64,6 +64,20 @@ class SiteChoice:
         self._sizes.clear()
         self.measured = True
         return self.name != expected
+
+    def give_way(self, site: str) -> None:
+        """Goes to the next site, if this one is still that of the run."""
+        if self.name != site:
+            return
+        why = ("modules whose features are recorded did not run: they are compiled, fused with others, or skipped or "
+               "replaced by another node")
+        after = _sites_from(site, self.network, self.family)[1:]
+        if not after:
+            self._warn(f"no feature can be recorded: {why}")
+            return
+        self.name = after[0]
+        self._sizes.pop(site, None)
+        self._warn(f"features are taken at site {self.name} instead of {site}: {why}")
 
     def _settle(self, needed: dict[str, int], fits: Callable[[int], bool], limit: str) -> None:
         """Goes to the first site where the cache fits, or else to the last."""
