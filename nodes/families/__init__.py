@@ -72,6 +72,7 @@ class Family:
     # Of the i-th of the latents that are sampled together, by its shape, how many tokens it has, where that differs.
     tokens: Callable[[nn.Module, int, Sequence[int]], int] | None = None
     pads_to: str = ""  # the model's attribute that says of what number a text's tokens, and an image's, are a multiple
+    at_output: str = ""  # why features can only be taken there, of those that are known not to have another site
     lacks: tuple[str, ...] = ()  # parts that one model does not have, so that no more of it is known than stands here
 
     @property

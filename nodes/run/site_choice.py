@@ -100,6 +100,8 @@ def _available(wanted: str, network: nn.Module, family: Family, model_options: d
 
 
 def _why_not(family: Family) -> str:
+    if family.at_output:
+        return f"{family.name}: {family.at_output}"
     if not family.lacks:
         return f"{family.name} is not known well enough for it"
     return f"this {family.name} has no {family.lacks[0]}: it is another pack's, or a newer ComfyUI's, and not known"

@@ -33,7 +33,14 @@ class HiddenSite(AbstractSite):
             samples[:] = [len(args[0])]
 
         def seen(head: str) -> Callable[..., None]:
-            return lambda _head, args: keep(head, family.view.feature(args, samples[0]))
+            def take(_head: nn.Module, args: tuple[Any, ...]) -> None:
+                try:
+                    feature = family.view.feature(args, samples[0])
+                except (IndexError, TypeError, ValueError, RuntimeError):
+                    return  # another version's head, called in another way: its feature does not come
+                keep(head, feature)
+
+            return take
 
         counting = hooked(*([] if family.view is FIRST_ARGUMENT else [model.register_forward_pre_hook(count)]))
         with counting, _before_heads(model, family, seen):

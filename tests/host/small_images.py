@@ -66,6 +66,10 @@ QWEN = {
     "image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 3, "attention_head_dim": 64,
     "num_attention_heads": 2, "joint_attention_dim": 64, "axes_dims_rope": TWO_HEADS,
 }
+QWEN21 = {
+    "image_model": "qwen_image21", "in_channels": 64, "out_channels": 64, "num_layers": 3, "attention_head_dim": 64,
+    "num_attention_heads": 2, "context_in_dim": 64, "axes_dims_rope": TWO_HEADS,
+}
 LUMINA = {
     "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 128, "n_heads": 2, "n_kv_heads": 1,
     "n_layers": 3, "n_refiner_layers": 2, "multiple_of": 64, "ffn_dim_multiplier": 1.0, "cap_feat_dim": 64,
@@ -229,6 +233,7 @@ IMAGES: tuple[SmallModel, ...] = (
     SmallModel(
         "Qwen-Image-Edit-2511", "QwenImage", {**QWEN, "default_ref_method": "index_timestep_zero"},
         (16, 1, 16, 16), TEXT, reference(16, 1, 16, 16)),
+    SmallModel("Qwen-Image 2.1", "QwenImage21", QWEN21, (64, 8, 8), TEXT),
     SmallModel("Lumina 2", "Lumina2", LUMINA, (16, 16, 16), TEXT, ALL_TOKENS),
     SmallModel("Z-Image", "ZImage", Z_IMAGE, (16, 16, 16), TEXT),
     SmallModel("Z-Image Omni", "ZImage", Z_IMAGE, (16, 16, 16), TEXT, reference(16, 16, 16)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -48,12 +50,19 @@ class SmallModel:
     beside: tuple[int, ...] | None = None  # a second latent, sampled together with the first
     guided: bool | None = None  # whether every ComfyUI here can do it only with guidance, or only one row at a time
     single: bool = False  # one sample at a time, guided or not
+    needs: tuple[str, str] | None = None  # a class and one of its arguments, by which a ComfyUI that has it is known
     gain: float = 1.0  # of its weights: those of a model that else hardly moves are larger
     parts: tuple[str, str] = ("video", "audio")  # what the two latents are
 
 
 def available(small: SmallModel) -> bool:
-    return callable(small.config) or hasattr(comfy.supported_models, small.config)
+    if not callable(small.config) and not hasattr(comfy.supported_models, small.config):
+        return False
+    if small.needs is None:
+        return True
+    path, argument = small.needs
+    module, _, name = path.rpartition(".")
+    return argument in inspect.signature(getattr(importlib.import_module(module), name)).parameters
 
 
 def build(small: SmallModel, dtype: torch.dtype = torch.float32, computes_in: torch.dtype | None = None,

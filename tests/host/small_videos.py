@@ -308,6 +308,10 @@ VIDEOS: tuple[SmallModel, ...] = (
     SmallModel(
         "Wan Animate 2", "WAN_Animate2", WAN_I2V | {"model_type": "animate2"}, FRAMES, TEXT,
         all_of(STILL, seen(), drawn(pose_video_latent=(1, 16, 2, 8, 8)))),
+    SmallModel(
+        "LTX-2.3 video and audio", "LTXAV", LTXAV | {"cross_attention_adaln": True, "apply_gated_attention": True},
+        (128, 3, 4, 4), (4, 64), beside=(8, 5, 16),
+        needs=("comfy.ldm.lightricks.av_model.LTXAVModel", "cross_attention_adaln")),
     minimax("text to video and audio"),
     minimax("keyframes", keyframes),
     minimax("references", references),
