@@ -20,7 +20,7 @@ from PIL import Image
 FOLDER = ROOT / "example_workflows"
 NEEDS_A_TEST_NODE = {"flux_femo"}  # for its prompts: for the API only
 FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae", "lora_name": "loras",
-           "control_net_name": "controlnet"}
+           "control_net_name": "controlnet", "ckpt_name": "checkpoints", "text_encoder": "text_encoders"}
 PICTURES = ROOT / "web" / "docs" / "pictures"
 GAP = 8
 WIDTH = 1000  # pixels, of a picture

@@ -93,8 +93,8 @@ def test_the_network_runs_on_the_schedules_steps_only(small, model, full, report
         reuse = sample(small, accelerated(model, femo_core.TaylorSeer(0), INTERVAL, site=site))
         keep(Seen(small.name, site, distance(result, full), distance(reuse, full), distance(fewer, full)))
         for part, exact in parts_of(small, full).items():
-            keep(Seen(f"{small.name}: {part}", site, *(
-                distance(parts_of(small, other)[part], exact) for other in (result, reuse, fewer))))
+            keep(Seen(small.name, site, *(
+                distance(parts_of(small, other)[part], exact) for other in (result, reuse, fewer)), part))
 
 
 def test_guidance_and_batches(small, model, reports):
