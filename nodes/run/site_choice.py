@@ -25,7 +25,8 @@ class SiteChoice:
         self.network, self.family, self.room, self._warn = network, family, room, warn
         self.name, self.why = _available(wanted, network, family, model_options)
         self.measured = False  # the true sizes are known
-        self._sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
+        # By site, of the features in the first evaluation, in bytes.
+        self._sizes: dict[str, dict[tuple[Hashable, ...], int]] = {}
 
     @property
     def site(self) -> AbstractSite:
@@ -55,11 +56,14 @@ class SiteChoice:
 
     def fit(self, input_shape: Sequence[int]) -> bool:
         """After the first evaluation, which is not forecast from yet: makes room for its features, or takes them where
-        they are fewer. Whether that is another site."""
+        they are fewer, or come at all. Whether that is another site."""
         if not self._sizes:
             return False
         expected, run = self.name, self.room.run(input_shape)
-        needed = {site: self.room.needed(sum(sizes.values())) for site, sizes in self._sizes.items()}
+        if not self._came(expected):
+            self.give_way(expected)
+        needed = {site: self.room.needed(sum(sizes.values()))
+                  for site, sizes in self._sizes.items() if self._came(site)}
         self._settle(needed, lambda size: self.room.is_free(size, run), "is free")
         self._sizes.clear()
         self.measured = True
@@ -71,13 +75,18 @@ class SiteChoice:
             return
         why = ("modules whose features are recorded did not run: they are compiled, fused with others, or skipped or "
                "replaced by another node")
-        after = _sites_from(site, self.network, self.family)[1:]
+        after = [*filter(self._came, _sites_from(site, self.network, self.family)[1:])]
         if not after:
             self._warn(f"no feature can be recorded: {why}")
             return
         self.name = after[0]
         self._sizes.pop(site, None)
         self._warn(f"features are taken at site {self.name} instead of {site}: {why}")
+
+    def _came(self, site: str) -> bool:
+        """Whether all its features came in the first evaluation, as far as that is known."""
+        sizes = self._sizes.get(site)
+        return sizes is None or {name for name, *_ in sizes} >= {*SITES[site].features(self.network, self.family)}
 
     def _settle(self, needed: dict[str, int], fits: Callable[[int], bool], limit: str) -> None:
         """Goes to the first site where the cache fits, or else to the last."""

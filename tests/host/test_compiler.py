@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from test_flux import sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
 compiler = sys.modules[f"{PACK}.nodes.run.compiler"]
+call_module = sys.modules[f"{PACK}.nodes.run.call"]
 
 
 class Compiler(TorchDispatchMode):
@@ -103,11 +104,21 @@ def test_what_is_recorded_is_none_of_its_business(flux, compiled, site, monkeypa
     sample(flux)
     plain = {alive for _, alive in compiled.regions}
     compiled.regions.clear()
-    monkeypatch.setattr(attach_module.compiler, "off", lambda _: pytest.MonkeyPatch.context())
+    monkeypatch.setattr(attach_module.compiler, "off", lambda _: nullcontext())
     sample(accelerated(flux, femo_core.FeMo(1, gamma=0.05), site=site))
     assert not any(off for off, _ in compiled.regions)
     assert {alive for _, alive in compiled.regions} == plain
     assert compiled.pauses
+
+
+def test_the_stand_in_would_see_it(flux, compiled, monkeypatch):
+    sample(flux)
+    plain = {alive for _, alive in compiled.regions}
+    compiled.regions.clear()
+    monkeypatch.setattr(attach_module.compiler, "off", lambda _: nullcontext())
+    monkeypatch.setattr(call_module, "paused", nullcontext)
+    sample(accelerated(flux, site="hidden"))
+    assert max(alive for _, alive in compiled.regions) > max(plain)
 
 
 def test_a_host_without_one_needs_nothing(flux, monkeypatch):

@@ -60,7 +60,7 @@ def test_down_to_the_output(flux, fused, reports):
         sample(accelerated(flux, site="module", warmup=4))
     assert reports[0].settings["site"] == "output"
     assert runs.count == len(femo_core.Schedule(3, 4).full_steps(12))
-    assert len(reports[0].warnings) == 2
+    assert len(reports[0].warnings) == 1
 
 
 def test_from_the_first_evaluation_on(flux, fused, reports):
