@@ -49,7 +49,7 @@ class Compiler(TorchDispatchMode):
         return result
 
     def _alive(self):
-        gc.collect()
+        gc.collect(1)  # of what is young, as all of this is
         return [ref() for ref in self._seen]
 
 

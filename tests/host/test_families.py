@@ -180,6 +180,21 @@ def test_a_model_has_all_parts_that_its_family_is_known_by_and_without_one_goes_
     assert families.find_family(network) == family
 
 
+@pytest.mark.parametrize("path", [
+    "chroma_radiance.model.ChromaRadiance", "minimax_music.dit.MiniMaxMusic3DiT", "seedvr.model.NaDiT",
+    "cascade.stage_b.StageB", "cascade.stage_c.StageC", "trellis2.model.Trellis2",
+])
+def test_one_that_is_at_output_only_says_why(path):
+    module, name = path.rsplit(".", 1)
+    kind = getattr(pytest.importorskip(f"comfy.ldm.{module}", reason="this ComfyUI does not have it"), name)
+    network = kind.__new__(kind)
+    family = families.find_family(network)
+    assert family.at_output
+    assert dataclasses.replace(family, at_output="") == families.Family(family.name, family.matches)
+    site, why = site_choice._available("hidden", network, family, {})
+    assert (site, why) == ("output", f"{family.name}: {family.at_output}")
+
+
 def test_without_a_branch_it_is_known_but_for_site_module(model):
     network = model.model.diffusion_model
     family = families.find_family(network)
