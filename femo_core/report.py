@@ -21,8 +21,9 @@ class RunReport:
         "stream": number, "error": ‖forecast − feature‖ / ‖feature‖, the mean over the samples}, at the last site.
     expected_errors: of a calibrated schedule, what the calibration expects `errors` to be: {"step": index, "error": …}.
     betas: Adapted-FeMo's β by full step: {"step": coordinate, "stream": number, "beta": one per sample, the mean over
-        the sites}.
-    reason: why nothing was skipped, else "". warnings: what the user should know.
+        the sites}. Errors and betas are those of the first 50 streams, and where these are more than 1,000 rows,
+        of every second, third, … step; betas those of the first 64 samples.
+    reason: why nothing was skipped, else "". warnings: what the user should know, at most 50.
     settings: the predictor's, the schedule's, the tolerance, and the host's own words on the run.
     """
 

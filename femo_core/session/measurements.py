@@ -13,6 +13,9 @@ from torch import Tensor
 from ..plans.readback import Readback
 from ..report import RunReport
 
+# What a report holds at most: rows of errors, and of β; streams that have any; samples of which a row has the β.
+MOST_ROWS, MOST_STREAMS, MOST_SAMPLES, MOST_WARNINGS = 1000, 50, 64, 50
+
 
 class Measurements:
     """Of one run. Nothing is waited for before the report."""
@@ -59,7 +62,8 @@ class Measurements:
         self._betas[step, stream] = Readback(beta)
 
     def warn(self, message: str) -> None:
-        self._warnings[message] = None
+        if len(self._warnings) < MOST_WARNINGS:
+            self._warnings[message] = None
 
     def report(self, total_steps: int, seconds: float, cache_bytes: int, reason: str, settings: dict[str, Any],
                wait: bool) -> RunReport:
@@ -76,7 +80,7 @@ class Measurements:
             seconds_predicted_step=_median(self._seconds[False]),
             time_speedup=self._time_speedup(),
             errors=tuple({**row, "error": values[0]} for row, values in _read(self._errors, wait)),
-            betas=tuple({**row, "beta": values} for row, values in _read(self._betas, wait)),
+            betas=tuple({**row, "beta": values[:MOST_SAMPLES]} for row, values in _read(self._betas, wait)),
             reason=reason,
             warnings=tuple(self._warnings),
             settings=settings,
@@ -93,12 +97,16 @@ class Measurements:
 def _read(found: Mapping[tuple[float, Hashable], Readback], wait: bool) -> list[tuple[dict[str, Any], list[float]]]:
     """Where each belongs, and its values; streams are numbered in the order in which they came.
 
-    What a network that gave NaN made of them is left out: JSON has no word for it.
+    What a network that gave NaN made of them is left out: JSON has no word for it. Where they are more than a report
+    may hold, those of every second step are there, or third, …
     """
     numbers: dict[Hashable, int] = {}
-    rows = [
-        ({"step": step, "stream": numbers.setdefault(stream, len(numbers))}, readback.values())
-        for (step, stream), readback in found.items() if wait or readback.ready]
+    places = [(step, numbers.setdefault(stream, len(numbers)), readback) for (step, stream), readback in found.items()]
+    places = [place for place in places if place[1] < MOST_STREAMS]
+    steps = list(dict.fromkeys(step for step, _, _ in places))
+    kept = set(steps[::max(1, math.ceil(len(places) / MOST_ROWS))])
+    rows = [({"step": step, "stream": stream}, readback.values()) for step, stream, readback in places
+            if step in kept and (wait or readback.ready)]
     return [(row, values) for row, values in rows if all(map(math.isfinite, values))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
@@ -13,6 +13,27 @@ from torch import Tensor, nn
 
 Gates: TypeAlias = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, ...]]
 """Of a block and its arguments, the gates of its branches, (B or 1, gates, D) each."""
+
+
+HeadArgs: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class HeadView:
+    """Where a head's hidden state is among its arguments, for those that take it otherwise than first and as (B, ...).
+
+    feature: of the arguments and the number of samples in the call, (B, ...). arguments: the same with such a feature
+    in its place.
+    """
+
+    feature: Callable[[HeadArgs, int], Tensor] = lambda args, _: args[0]
+    arguments: Callable[[HeadArgs, Tensor], HeadArgs] = lambda args, feature: (feature, *args[1:])
+
+
+FIRST_ARGUMENT = HeadView()
+PARTS_ARE_ROWS = HeadView(
+    lambda args, samples: args[0].unflatten(0, (samples, -1)),  # (B · patches or frames, ...)
+    lambda args, feature: (feature.flatten(0, 1), *args[1:]))
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,8 @@ class Family:
     # Paths of the modules that first take a hidden state, as their first argument; "a or b" where one of two does.
     heads: tuple[str, ...] = ()
     heads_see_text: bool = False  # beside the image
+    heads_see_references: bool = True  # images to edit or to follow, whose tokens go with the image's
+    view: HeadView = FIRST_ARGUMENT
     blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
     # Paths of modules, or lists of them, whose results only blocks take: a predicted step at site hidden leaves them
     # out. One that ends in "?" only some models of the family have. And that of them that makes the image state which
@@ -46,6 +69,10 @@ class Family:
     image_embedder: str = ""
     modules: tuple[BlockList, ...] = ()  # those of them that site module knows
     patch: str = "patch_size"  # the model's attribute that says how many latents a side make a token; one without it
+    # Of the i-th of the latents that are sampled together, by its shape, how many tokens it has, where that differs.
+    tokens: Callable[[nn.Module, int, Sequence[int]], int] | None = None
+    pads_to: str = ""  # the model's attribute that says of what number a text's tokens, and an image's, are a multiple
+    at_output: str = ""  # why features can only be taken there, of those that are known not to have another site
     lacks: tuple[str, ...] = ()  # parts that one model does not have, so that no more of it is known than stands here
 
     @property

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...femo_core import RunReport
 from ..cache_config import CacheConfig, RunConfig
 from ..learned.full_steps import FullSteps, choose
+from . import compiler
 from .call import apply
 from .control import with_deferred_controls
 from .reporting import Channel, Silence
@@ -108,7 +109,7 @@ class Sampling(ABC):
         channel = Silence() if silent else Channel(self.config.node, self.config.node_id)
         run = Run(self.config, full_steps, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape], channel)
         try:
-            with own_options(guider) as transformer_options:
+            with own_options(guider) as transformer_options, compiler.off(run.changes_the_network):
                 transformer_options[KEY] = run
                 _make_innermost(transformer_options)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -137,7 +138,7 @@ class CachedSampling(Sampling):
 
 def _prepare_sampling(executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
     run = run_of((kwargs.get("model_options") or {}).get("transformer_options"))
-    with run.reserving(conds) if run is not None else nullcontext():
+    with run.reserving(conds, noise_shape) if run is not None else nullcontext():
         return executor(model, noise_shape, conds, *args, **kwargs)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..families import find_family
 from ..sites import Embedders, Forecasts, watching_blocks
+from .compiler import paused
 from .control import DeferredControl, controls_of
 from .run import Run
 
@@ -36,7 +37,7 @@ class NetworkCall:
         self.run, self.model = run, model
         # A guider may run a second model of its own for the opposite prompt.
         self.family = run.family if model is run.network else find_family(model)
-        self.site = run.choice.site
+        self.site_name, self.site = run.choice.name, run.choice.site
         self.names = self.site.features(model, self.family)
         self.needless = self.site.needless(self.family)
         with run.lock:
@@ -44,8 +45,9 @@ class NetworkCall:
             run.input_shape = tuple(x.shape)
             self.usable = bool(self.streams) and bool(self.names) and run.forecasts
             self.forecast = self.usable and run.session.begin_call(self.streams, self.names)
+            run.history.comes(self.forecast)
             recordable = self.streams if self.usable and not self.forecast else []
-            self.recording = _Recording(run, self.streams, [
+            self.recording = _Recording(run, len(x), self.streams, [
                 stream for stream in recordable if run.session.wants_features(stream)])
         self.embedders = run.embedders.setdefault(tuple(self.streams), Embedders())
         self.ran: list[str] = []  # block lists, on a predicted step
@@ -72,7 +74,7 @@ class NetworkCall:
         """The forward is done. (That of an interrupted run never is.)"""
         with self.run.lock:
             if self.recording.wanted:
-                self.recording.end(self.names)
+                self.recording.end(self.site_name, self.names)
             if self.ran:
                 self.run.warn(
                     "blocks ran on a forecast step: another node keeps them from being skipped, nothing is saved")
@@ -95,27 +97,28 @@ class _Forecasts(Forecasts):
 
 
 class _Recording:
-    """The features of one call, each taken as it comes: all of them together would be as large as a buffer."""
+    """The features of one call, each taken as it comes: all of them together would be as large as a buffer.
 
-    def __init__(self, run: Run, streams: list[Hashable], wanted: list[Hashable]):
-        self.run, self.streams, self.wanted = run, streams, wanted
+    samples: of all its streams.
+    """
+
+    def __init__(self, run: Run, samples: int, streams: list[Hashable], wanted: list[Hashable]):
+        self.run, self.samples, self.streams, self.wanted = run, samples, streams, wanted
         self.seen: set[str] = set()
 
     def keep(self, name: str, feature: Tensor) -> None:
-        if feature.shape[0] % len(self.streams):
+        if len(feature) != self.samples:  # no list of them: β and errors would be of something else
             return
         self.seen.add(name)
         with self.run.lock:
             for stream, part in zip(self.streams, feature.chunk(len(self.streams)), strict=True):
                 if stream in self.wanted:
-                    self.run.session.record_site(stream, name, part)
+                    with paused():
+                        self.run.session.record_site(stream, name, part)
 
-    def end(self, names: tuple[str, ...]) -> None:
+    def end(self, site: str, names: tuple[str, ...]) -> None:
         complete = self.seen == set(names)
-        if not complete:
-            self.run.warn(
-                "modules that another node skips or replaces did not run: their features can't be recorded")
         for stream in self.wanted:
             self.run.session.end_recording(stream)
-            if not complete:
-                self.run.session.forget(stream)
+        if not complete:
+            self.run.give_way(site)

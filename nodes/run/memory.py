@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Sequence
@@ -50,11 +51,19 @@ class Room:
             used = (self.patcher, *(getattr(self.guider, "loaded_models", None) or ()))
             keep = [loaded for loaded in comfy.model_management.current_loaded_models
                     if loaded.model is not None and any(loaded.model.is_clone(model) for model in used)]
-            comfy.model_management.free_memory(size + run, self.device, keep_loaded=keep)
+            comfy.model_management.free_memory(size + run, self.device, keep_loaded=keep, **self._sparing)
         return self._free(run) >= size
 
     def _free(self, run: int) -> float:
-        return _beside(run, comfy.model_management.get_free_memory(self.device))
+        """By the patcher, where it knows what a model on the device would give up: its weights may fill all of it."""
+        by_patcher = getattr(self.patcher, "get_free_memory", None) if self.shared else None
+        return _beside(run, (by_patcher or comfy.model_management.get_free_memory)(self.device))
+
+    @property
+    def _sparing(self) -> dict[str, bool]:
+        """With it the host unloads no model whose weights make room by themselves."""
+        knows = "for_dynamic" in inspect.signature(comfy.model_management.free_memory).parameters
+        return {"for_dynamic": True} if knows and self.shared and self.patcher.is_dynamic() else {}
 
     def reserved(self, size: int) -> AbstractContextManager[None]:
         """While open, the host thinks that running the model takes so many bytes more, and loads it accordingly."""
@@ -72,28 +81,38 @@ def expected_features(guider: Any, conds: dict[str, Any], shapes: Sequence[Seque
                       site: str) -> int:
     """Bytes of one set of features of a run on latents of these shapes, before the network has run.
 
-    An estimate: of prompts that take turns each counts, and what a model adds to the tokens of its own does not.
+    An estimate: of prompts that take turns each counts, and what a model adds to the tokens of its own does not, but
+    for what its family says.
     """
     model, options = guider.model_patcher.model, guider.model_options
     network = model.diffusion_model
     unguided = getattr(guider, "cfg", None) == 1.0 and not options.get("disable_cfg1_optimization")
     itemsize = (model.manual_cast_dtype or model.get_dtype()).itemsize
     latent = sum(map(math.prod, shapes)) // shapes[0][0]
-    tokens = sum(_tokens(network, family, shape) for shape in shapes)
+    pad = getattr(network, family.pads_to, None) if family.pads_to else None
+    own = [_padded(_tokens(network, family, shape, i), pad) for i, shape in enumerate(shapes)]
     groups = [group or () for name, group in conds.items() if name != "negative" or not unguided]
     expected = 0
     for cond in itertools.chain.from_iterable(groups):
         references = [image for image in cond.get("reference_latents") or () if isinstance(image, Tensor)]
+        beside = sum(_tokens(network, family, image.shape) for image in references) * family.heads_see_references
         text = cond.get("cross_attn")
         sample = SampleSize(
-            latent, tokens + sum(_tokens(network, family, image.shape) for image in references),
-            text.shape[1] if isinstance(text, Tensor) and text.ndim > 1 else 0)
+            latent, (own[0] + beside, *own[1:]),
+            _padded(text.shape[1], pad) if isinstance(text, Tensor) and text.ndim > 1 else 0)
         expected += SITES[site].expected(network, family, sample)
     return expected * shapes[0][0] * itemsize
 
 
-def _tokens(network: nn.Module, family: Family, shape: Sequence[int]) -> int:
-    """Of one latent, (B, C, ...). What a model of another pack calls its patch may be anything: then it counts as 1."""
+def _padded(tokens: int, multiple: Any) -> int:
+    return math.ceil(tokens / multiple) * multiple if isinstance(multiple, int) and multiple > 0 else tokens
+
+
+def _tokens(network: nn.Module, family: Family, shape: Sequence[int], index: int = 0) -> int:
+    """Of the latent of this index, (B, C, ...). What a model of another pack calls its patch may be anything: then it
+    counts as 1."""
+    if family.tokens is not None:
+        return family.tokens(network, index, shape)
     patch, sides = getattr(network, family.patch, 1), list(shape[2:])
     patches = [patch] * min(2, len(sides)) if isinstance(patch, int) else patch
     if not isinstance(patches, list | tuple) or not all(isinstance(part, int) and part > 0 for part in patches):

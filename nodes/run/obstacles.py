@@ -6,12 +6,17 @@ from typing import Any
 
 from torch import nn
 
+# Caches of models themselves, by their place in the transformer_options.
+OWN_CACHES = {"k6_magcache": "MagCache", "hy3_spectrum": "Spectrum"}
+
 
 def obstacle_of(model_options: dict[str, Any], network: nn.Module) -> str:
     """Why this run can't be accelerated, or ""."""
     transformer_options = model_options.get("transformer_options", {})
     if "easycache" in transformer_options:
         return "the model also has EasyCache or LazyCache on it, which skips steps itself; remove one of the two"
+    if own := next((name for key, name in OWN_CACHES.items() if key in transformer_options), ""):
+        return f"the model also has {own} on it, which skips steps itself; remove one of the two"
     if "model_function_wrapper" in model_options:
         return (
             "another node (TeaCache, WaveSpeed or the like) has set a model function wrapper, which may skip steps "

@@ -17,6 +17,7 @@ from ..cache_config import RunConfig
 from ..families import find_family
 from ..learned.full_steps import FullSteps
 from ..sites import Embedders
+from .history import History
 from .memory import Room
 from .obstacles import obstacle_of
 from .reporting import Channel, Silence, log
@@ -51,6 +52,7 @@ class Run:
         self.obstacle = obstacle_of(guider.model_options, self.network)
         self.choice = SiteChoice(
             config.site, self.network, self.family, guider.model_options, self.room, self.warn)
+        self.history = History(guider.model_patcher)
         self._say_what_is_not_as_asked()
 
     def _coordinates(self, sigmas: Tensor) -> list[float] | None:
@@ -66,7 +68,7 @@ class Run:
         elif self.choice.why:
             self.warn(
                 f"features are taken at site {self.choice.name} instead of {self.config.site}: {self.choice.why}")
-        for notice in self.full_steps.notices:
+        for notice in filter(None, (*self.full_steps.notices, self.history.notice if self.forecasts else "")):
             self.warn(notice)
 
     @property
@@ -74,12 +76,19 @@ class Run:
         """Whether any of its steps may be forecast."""
         return not self.obstacle and self.session.forecasts
 
-    def reserving(self, conds: dict[str, Any]) -> AbstractContextManager[None]:
+    @property
+    def changes_the_network(self) -> bool:
+        """Whether predicted steps run a part of it."""
+        return self.forecasts and self.choice.name != "output"
+
+    def reserving(self, conds: dict[str, Any], noise_shape: Sequence[int]) -> AbstractContextManager[None]:
         """While open, the host loads the model so as to leave room for the cache: that of the first site that can fit.
+
+        noise_shape: as the host reckons with it, of all latents that are sampled together in one.
         """
         if not self.forecasts:
             return nullcontext()
-        size = self.choice.expect(self.guider, conds, self.shapes)
+        size = self.choice.expect(self.guider, conds, self.shapes, noise_shape)
         log.info("%s: about %.1f MB reserved for the cache at site %s", self.config.node, size / 1e6, self.choice.name)
         return self.room.reserved(size if self.room.shared else 0)
 
@@ -90,6 +99,11 @@ class Run:
             self.session.forget_features()
         step = self.clock.step(float(timestep.max()))
         self.session.begin_step(step, interpolated(self.coordinates, step) if self.coordinates else None)
+
+    def give_way(self, site: str) -> None:
+        """Some of the features of this site did not come: the next one takes its place, for all streams."""
+        self.choice.give_way(site)
+        self.session.forget_features()
 
     def warn(self, message: str) -> None:
         self.session.warn(message)

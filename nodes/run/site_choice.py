@@ -14,8 +14,8 @@ from .memory import Room, expected_features
 
 
 class SiteChoice:
-    """Of one run. It may change three times: at once, where the model lacks the site; before the model is loaded, by
-    the size that the cache is expected to have; after the first evaluation, by its true size.
+    """Of one run. It may change at once, where the model lacks the site; before the model is loaded, by the size that
+    the cache is expected to have; after the first evaluation, by its true size; and where its features do not come.
 
     why: the reason for the first change, or "". warn: takes those for the others.
     """
@@ -25,17 +25,19 @@ class SiteChoice:
         self.network, self.family, self.room, self._warn = network, family, room, warn
         self.name, self.why = _available(wanted, network, family, model_options)
         self.measured = False  # the true sizes are known
-        self._sizes: dict[str, dict[Hashable, int]] = {}  # by site, of the features in the first evaluation, in bytes
+        # By site, of the features in the first evaluation, in bytes.
+        self._sizes: dict[str, dict[tuple[Hashable, ...], int]] = {}
 
     @property
     def site(self) -> AbstractSite:
         return SITES[self.name]
 
-    def expect(self, guider: Any, conds: dict[str, Any], shapes: Sequence[Sequence[int]]) -> int:
+    def expect(self, guider: Any, conds: dict[str, Any], shapes: Sequence[Sequence[int]],
+               noise_shape: Sequence[int]) -> int:
         """Goes to the first site whose cache can be beside the model. Returns how many bytes it is expected to take."""
         needed = {site: self.room.needed(expected_features(guider, conds, shapes, self.family, site))
                   for site in _sites_from(self.name, self.network, self.family)}
-        run = self.room.run(shapes[0])
+        run = self.room.run(noise_shape)
         self._settle(needed, lambda size: self.room.could_be(size, run), "can be there beside the model")
         return needed[self.name]
 
@@ -54,15 +56,37 @@ class SiteChoice:
 
     def fit(self, input_shape: Sequence[int]) -> bool:
         """After the first evaluation, which is not forecast from yet: makes room for its features, or takes them where
-        they are fewer. Whether that is another site."""
+        they are fewer, or come at all. Whether that is another site."""
         if not self._sizes:
             return False
         expected, run = self.name, self.room.run(input_shape)
-        needed = {site: self.room.needed(sum(sizes.values())) for site, sizes in self._sizes.items()}
+        if not self._came(expected):
+            self.give_way(expected)
+        needed = {site: self.room.needed(sum(sizes.values()))
+                  for site, sizes in self._sizes.items() if self._came(site)}
         self._settle(needed, lambda size: self.room.is_free(size, run), "is free")
         self._sizes.clear()
         self.measured = True
         return self.name != expected
+
+    def give_way(self, site: str) -> None:
+        """Goes to the next site, if this one is still that of the run."""
+        if self.name != site:
+            return
+        why = ("modules whose features are recorded did not run: they are compiled, fused with others, or skipped or "
+               "replaced by another node")
+        after = [*filter(self._came, _sites_from(site, self.network, self.family)[1:])]
+        if not after:
+            self._warn(f"no feature can be recorded: {why}")
+            return
+        self.name = after[0]
+        self._sizes.pop(site, None)
+        self._warn(f"features are taken at site {self.name} instead of {site}: {why}")
+
+    def _came(self, site: str) -> bool:
+        """Whether all its features came in the first evaluation, as far as that is known."""
+        sizes = self._sizes.get(site)
+        return sizes is None or {name for name, *_ in sizes} >= {*SITES[site].features(self.network, self.family)}
 
     def _settle(self, needed: dict[str, int], fits: Callable[[int], bool], limit: str) -> None:
         """Goes to the first site where the cache fits, or else to the last."""
@@ -85,6 +109,8 @@ def _available(wanted: str, network: nn.Module, family: Family, model_options: d
 
 
 def _why_not(family: Family) -> str:
+    if family.at_output:
+        return f"{family.name}: {family.at_output}"
     if not family.lacks:
         return f"{family.name} is not known well enough for it"
     return f"this {family.name} has no {family.lacks[0]}: it is another pack's, or a newer ComfyUI's, and not known"

@@ -33,8 +33,12 @@ class SampleSize:
     """Of one sample with one prompt, as far as it is known before the network has run."""
 
     latent: int  # numbers
-    image: int  # tokens, those of reference images included
+    tokens: tuple[int, ...]  # of each of the latents that are sampled together, reference images with the first
     text: int  # tokens
+
+    @property
+    def image(self) -> int:
+        return sum(self.tokens)
 
 
 class AbstractSite(ABC):

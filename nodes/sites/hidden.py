@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..families import Family
+from ..families import FIRST_ARGUMENT, Family
 from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, width
 
 
@@ -21,21 +21,36 @@ class HiddenSite(AbstractSite):
 
     def expected(self, model: nn.Module, family: Family, sample: SampleSize) -> int:
         widths = [max(map(width, _alternatives(model, head))) for head in family.heads]
-        return (sample.image + family.heads_see_text * sample.text) * sum(widths)
+        if len(widths) > 1:  # each has a latent of its own
+            return sum(tokens * wide for tokens, wide in zip(sample.tokens, widths, strict=False))
+        return (sample.image + family.heads_see_text * sample.text) * widths[0]
 
     @contextmanager
     def recording(self, model: nn.Module, family: Family, keep: Keep) -> Iterator[None]:
-        def seen(head: str) -> Callable[..., None]:
-            return lambda _head, args: keep(head, args[0])
+        samples = [1]  # in this call
 
-        with _before_heads(model, family, seen):
+        def count(_model: nn.Module, args: tuple[Any, ...]) -> None:
+            samples[:] = [len(args[0])]
+
+        def seen(head: str) -> Callable[..., None]:
+            def take(_head: nn.Module, args: tuple[Any, ...]) -> None:
+                try:
+                    feature = family.view.feature(args, samples[0])
+                except (IndexError, TypeError, ValueError, RuntimeError):
+                    return  # another version's head, called in another way: its feature does not come
+                keep(head, feature)
+
+            return take
+
+        counting = hooked(*([] if family.view is FIRST_ARGUMENT else [model.register_forward_pre_hook(count)]))
+        with counting, _before_heads(model, family, seen):
             yield
 
     @contextmanager
     def substituting(self, model: nn.Module, family: Family, options: dict[str, Any],
                      forecasts: Forecasts) -> Iterator[dict[str, Any]]:
         def substitute(head: str) -> Callable[..., tuple[Any, ...]]:
-            return lambda _head, args: (forecasts.of(head), *args[1:])
+            return lambda _head, args: family.view.arguments(args, forecasts.of(head))
 
         # A model that remembers what its blocks made (HiDream-O1 does) must not remember this: where somebody replaces
         # blocks, it does not.

@@ -383,3 +383,25 @@ def test_a_report_is_json_even_of_a_network_that_gives_nan_or_nothing():
             if not session.begin_call(["a"], ["x"]) and session.wants_features("a"):
                 session.record("a", {"x": torch.full((2, 3), value)})
         json.dumps(session.report(0.0).to_dict(), allow_nan=False)
+
+
+def test_a_report_has_a_bound_whatever_the_run():
+    """Of many streams, many samples and many warnings it holds some."""
+    session = ForecastSession(Schedule(2, 2), FeMo(1, gamma=0.1), total_steps=100)
+    streams = [f"window {i}" for i in range(60)]
+    generator = torch.Generator().manual_seed(0)
+    for i in range(200):
+        session.warn(f"warning {i}")
+    for step in range(100):
+        session.begin_step(step)
+        for stream in streams:
+            if not session.begin_call([stream], ["x"]):
+                session.record(stream, {"x": torch.randn(200, 3, generator=generator)})
+    report = session.report(1.0)
+    for rows in (report.errors, report.betas):
+        assert 500 <= len(rows) <= 1050
+        assert {row["stream"] for row in rows} == set(range(50))
+        assert max(row["step"] for row in rows) > 90
+    assert max(len(row["beta"]) for row in report.betas) == 64
+    assert len(report.warnings) == 50
+    assert len(json.dumps(report.to_dict())) < 3_000_000

@@ -96,27 +96,33 @@ class Replayed(sites.Forecasts):
 
 
 class RunCounter:
-    """Counts how often the network's first block really runs or, where none is known, the network."""
+    """Counts in how many calls the network's first block really runs or, where none is known, the network."""
 
     def __init__(self, model: Any):
-        network = model.model.diffusion_model
-        self.kind, self.count = type(network), 0
-        self.part = next(iter(first_parts(network).values()), None)
+        self.network = model.model.diffusion_model
+        self.kind, self.count, self.ran = type(self.network), 0, False
+        self.part = next(iter(first_parts(self.network).values()), None)
         self.forward = self.kind.forward
 
     def __enter__(self) -> RunCounter:
         if self.part:
-            self.handle = self.part.register_forward_hook(self._add)
+            self.handles = (self.network.register_forward_pre_hook(self._begin),
+                            self.part.register_forward_hook(self._add))
         else:
-            self.kind.forward = lambda *args, **kwargs: (self._add(), self.forward(*args, **kwargs))[1]
+            self.kind.forward = lambda *args, **kwargs: (self._begin(), self._add(), self.forward(*args, **kwargs))[2]
         return self
 
+    def _begin(self, *_: Any) -> None:
+        self.ran = False
+
     def _add(self, *_: Any) -> None:
-        self.count += 1
+        self.count += not self.ran
+        self.ran = True
 
     def __exit__(self, *_: object) -> None:
         if self.part:
-            self.handle.remove()
+            for handle in self.handles:
+                handle.remove()
         else:
             self.kind.forward = self.forward
 

@@ -21,7 +21,7 @@ from benchmarks.engines.comfy_server import comfy_server
 FOLDER = ROOT / "example_workflows"
 NEEDS_A_TEST_NODE = {"flux_femo"}  # for its prompts: for the API only
 FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae", "lora_name": "loras",
-           "control_net_name": "controlnet"}
+           "control_net_name": "controlnet", "ckpt_name": "checkpoints", "text_encoder": "text_encoders"}
 PICTURES = ROOT / "web" / "docs" / "pictures"
 GAP = 8
 WIDTH = 1000  # pixels, of a picture

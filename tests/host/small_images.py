@@ -66,6 +66,10 @@ QWEN = {
     "image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 3, "attention_head_dim": 64,
     "num_attention_heads": 2, "joint_attention_dim": 64, "axes_dims_rope": TWO_HEADS,
 }
+QWEN21 = {
+    "image_model": "qwen_image21", "in_channels": 64, "out_channels": 64, "num_layers": 3, "attention_head_dim": 64,
+    "num_attention_heads": 2, "context_in_dim": 64, "axes_dims_rope": TWO_HEADS,
+}
 LUMINA = {
     "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 128, "n_heads": 2, "n_kv_heads": 1,
     "n_layers": 3, "n_refiner_layers": 2, "multiple_of": 64, "ffn_dim_multiplier": 1.0, "cap_feat_dim": 64,
@@ -147,6 +151,19 @@ MAGE = {
     "image_model": "mage_flow", "in_channels": 128, "out_channels": 128, "num_layers": 3, "attention_head_dim": 64,
     "num_attention_heads": 2, "joint_attention_dim": 64, "axes_dims_rope": TWO_HEADS,
 }
+BOOGU = {
+    "image_model": "boogu", "in_channels": 16, "hidden_size": 128, "num_layers": 3, "num_double_stream_layers": 2,
+    "num_refiner_layers": 2, "num_attention_heads": 2, "num_kv_heads": 1, "multiple_of": 64, "axes_dim_rope": TWO_HEADS,
+    "axes_lens": [64, 64, 64], "instruction_feat_dim": 64,
+}
+Z_IMAGE_PIXELS = {
+    **Z_IMAGE, "image_model": "zimage_pixel", "patch_size": 8, "in_channels": 3, "decoder_hidden_size": 64,
+    "decoder_num_res_blocks": 2, "decoder_max_freqs": 4,
+}
+PID = {
+    **PIXELDIT, "image_model": "pid", "lq_latent_channels": 16, "lq_hidden_dim": 32, "lq_num_res_blocks": 1,
+    "lq_interval": 2, "sr_scale": 1, "latent_spatial_down_factor": 8,
+}
 HIDREAM_O1 = {
     "image_model": "hidream_o1",
     "text_config_overrides": {
@@ -216,6 +233,7 @@ IMAGES: tuple[SmallModel, ...] = (
     SmallModel(
         "Qwen-Image-Edit-2511", "QwenImage", {**QWEN, "default_ref_method": "index_timestep_zero"},
         (16, 1, 16, 16), TEXT, reference(16, 1, 16, 16)),
+    SmallModel("Qwen-Image 2.1", "QwenImage21", QWEN21, (64, 8, 8), TEXT),
     SmallModel("Lumina 2", "Lumina2", LUMINA, (16, 16, 16), TEXT, ALL_TOKENS),
     SmallModel("Z-Image", "ZImage", Z_IMAGE, (16, 16, 16), TEXT),
     SmallModel("Z-Image Omni", "ZImage", Z_IMAGE, (16, 16, 16), TEXT, reference(16, 16, 16)),
@@ -241,6 +259,17 @@ IMAGES: tuple[SmallModel, ...] = (
     SmallModel("LongCat-Image", "LongCatImage", LONGCAT, (16, 16, 16), TEXT),
     SmallModel("Lens", "Lens", LENS, (128, 8, 8), TEXT),
     SmallModel("PixelDiT", "PixelDiTT2I", PIXELDIT, (3, 32, 32), TEXT),
+    SmallModel(
+        "PiD", "PiD", PID, (3, 32, 32), TEXT,
+        all_of(drawn(lq_latent=(1, 16, 4, 4)), fixed(degrade_sigma=torch.tensor([0.1])))),
+    SmallModel(
+        "PiD 1.5", "PiD", PID | {"pit_lq_inject": True, "lq_gate_per_token": True}, (3, 32, 32), TEXT,
+        all_of(drawn(lq_latent=(1, 16, 4, 4)), fixed(degrade_sigma=torch.tensor([0.1])))),
+    SmallModel("Z-Image pixel space", "ZImagePixelSpace", Z_IMAGE_PIXELS, (3, 64, 64), TEXT),
+    SmallModel("Boogu", "Boogu", BOOGU, (16, 16, 16), TEXT, ALL_TOKENS),
+    SmallModel(
+        "Boogu with a reference image", "Boogu", BOOGU, (16, 16, 16), TEXT,
+        all_of(ALL_TOKENS, reference(16, 16, 16))),
     SmallModel("ERNIE-Image", "ErnieImage", ERNIE, (128, 8, 8), TEXT),
     SmallModel("Ideogram 4", "Ideogram4", IDEOGRAM, (128, 8, 8), TEXT),
     SmallModel("Krea 2", "Krea2", KREA, (16, 1, 16, 16), TEXT),

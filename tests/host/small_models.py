@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,10 +49,20 @@ class SmallModel:
     weights: dict[str, tuple[int, ...]] = field(default_factory=dict)  # read from the checkpoint when built
     beside: tuple[int, ...] | None = None  # a second latent, sampled together with the first
     guided: bool | None = None  # whether every ComfyUI here can do it only with guidance, or only one row at a time
+    single: bool = False  # one sample at a time, guided or not
+    needs: tuple[str, str] | None = None  # a class and one of its arguments, by which a ComfyUI that has it is known
+    gain: float = 1.0  # of its weights: those of a model that else hardly moves are larger
+    parts: tuple[str, str] = ("video", "audio")  # what the two latents are
 
 
 def available(small: SmallModel) -> bool:
-    return callable(small.config) or hasattr(comfy.supported_models, small.config)
+    if not callable(small.config) and not hasattr(comfy.supported_models, small.config):
+        return False
+    if small.needs is None:
+        return True
+    path, argument = small.needs
+    module, _, name = path.rpartition(".")
+    return argument in inspect.signature(getattr(importlib.import_module(module), name)).parameters
 
 
 def build(small: SmallModel, dtype: torch.dtype = torch.float32, computes_in: torch.dtype | None = None,
@@ -70,7 +83,10 @@ def build(small: SmallModel, dtype: torch.dtype = torch.float32, computes_in: to
             weights = {name: torch.zeros(shape) for name, shape in small.weights.items()}
             config.get_model = lambda *_, get_model=get_model, weights=weights: get_model(weights, "")
         try:
-            return with_frequencies(patcher(config, dtype, computes_in))
+            model = with_frequencies(patcher(config, dtype, computes_in))
+            for parameter in model.model.parameters():
+                parameter.mul_(small.gain)
+            return model
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if unknown is None or unknown[1] not in unet:
@@ -84,10 +100,14 @@ def conditioning(small: SmallModel, seed: int) -> list[Any]:
 
 
 def with_frequencies(model: Any) -> Any:
-    """Stable Audio reads its rotary frequencies from the checkpoint, and has anything at all in their place before."""
+    """Stable Audio and MiniMax-H3 read their rotary frequencies from the checkpoint, the latter the curve of its time
+    embedding too, and have anything at all in their place before."""
     for name, buffer in model.model.named_buffers():
-        if name.endswith("rotary_pos_emb.inv_freq"):
+        if name.endswith(("rotary_pos_emb.inv_freq", "rope.inv_freq")):
             buffer.copy_(10000 ** -torch.linspace(0, 1, len(buffer)))
+        if name.endswith("adaln_t_table"):
+            rows, width = buffer.shape
+            buffer.copy_(torch.cos(torch.outer(torch.linspace(0, 1, rows), torch.linspace(0, 3, width))))
     return model
 
 
@@ -103,8 +123,14 @@ def noise(small: SmallModel, batch: int = 1, seed: int = 1) -> Any:
 def possible(small: SmallModel, cfg: float, batch: int) -> tuple[float, int]:
     """As near to this guidance and batch as every ComfyUI here can do."""
     if small.guided is None:
-        return cfg, batch
+        return cfg, 1 if small.single else batch
     return (max(cfg, 2.0), batch) if small.guided else (1.0, 1)
+
+
+def parts_of(small: SmallModel, result: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a packed result, each latent by its name; none where there is but one."""
+    first = math.prod(small.latent)
+    return dict(zip(small.parts, (result[..., :first], result[..., first:]), strict=True)) if small.beside else {}
 
 
 def packed(result: Any) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from comfy_host import comfy
-from small_models import Extra, SmallModel, all_of, drawn, fixed
+from small_models import NOTHING_ELSE, Extra, SmallModel, all_of, drawn, fixed
 
 TEXT = (4, 32)
 FRAMES = (16, 3, 8, 8)
@@ -108,6 +108,49 @@ COGVIDEO = {
     "image_model": "cogvideox", "num_attention_heads": 2, "attention_head_dim": 32, "time_embed_dim": 32,
     "text_embed_dim": 32, "num_layers": 3, "use_rotary_positional_embeddings": True,
 }
+
+MINIMAX = {
+    "image_model": "minimax_h3", "hidden_size": 256, "num_layers": 3, "token_refiner_num_layers": 1,
+    "num_attention_heads": 4, "attention_head_dim": 64, "ffn_hidden_size": 256, "latents_dim": 24,
+    "audio_latents_dim": 32, "text_dim": 32, "timestep_input_dim": 64, "time_embed_hidden_size": 128,
+    "time_embed_dim": 128, "rope_inv_freq_len": 4,
+}
+MINIMAX_VIDEO, MINIMAX_AUDIO = (24, 3, 6, 8), (32, 2, 7)
+
+
+def minimax(name: str, extra: Extra = NOTHING_ELSE, **unet: Any) -> SmallModel:
+    return SmallModel(
+        f"MiniMax-H3 {name}", "MiniMaxH3", MINIMAX | unet, MINIMAX_VIDEO, TEXT, extra, beside=MINIMAX_AUDIO,
+        single=True, gain=2.0)
+
+
+def keyframes(generator: torch.Generator) -> dict[str, Any]:
+    """The first frame with its sound, and the last."""
+    def frame(index: int, **audio: torch.Tensor) -> dict[str, Any]:
+        return {"resolved_frame_index": index, "latent": torch.randn(1, 24, 1, 6, 8, generator=generator), **audio}
+
+    return {"minimax_keyframes": [frame(0, audio_latent=torch.randn(1, 32, 2, 2, generator=generator)), frame(8)]}
+
+
+def references(generator: torch.Generator) -> dict[str, Any]:
+    """An image, a video with its sound, and a sound."""
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(1, *shape, generator=generator)
+
+    return {"minimax_refs": [
+        {"kind": "image", "latent_h": 4, "latent_w": 6, "latent": drawn(24, 1, 4, 6)},
+        {"kind": "video_audio", "latent_t": 2, "latent_h": 4, "latent_w": 4, "ref_audio_t": 3,
+         "latent": drawn(24, 2, 4, 4), "audio_latent": drawn(32, 2, 3)},
+        {"kind": "audio", "ref_audio_t": 2, "audio_latent": drawn(32, 2, 2)},
+    ]}
+
+
+def parts_kept(_: torch.Generator) -> dict[str, Any]:
+    """Of the video the first frame is given, of the audio the first half, as packed as the latents are."""
+    video, audio = torch.ones(1, *MINIMAX_VIDEO), torch.ones(1, *MINIMAX_AUDIO)
+    video[:, :, 0], audio[..., :3] = 0.0, 0.0
+    return {"denoise_mask": comfy.utils.pack_latents([video, audio])[0]}
+
 
 def seconds(name: str, features: int) -> dict[str, tuple[int, ...]]:
     """The shapes of one of Stable Audio's embeddings of a duration."""
@@ -251,10 +294,27 @@ VIDEOS: tuple[SmallModel, ...] = (
         "TripoSplat", "TripoSplat", {
             "image_model": "triposplat", "q_token_length": 16, "model_channels": 64, "num_head_channels": 32,
             "cond_channels": 32, "num_blocks": 3, "num_refiner_blocks": 2,
-        }, (16, 16), TEXT, beside=(1, 5)),
+        }, (16, 16), TEXT, beside=(1, 5), parts=("shape", "camera")),
     SmallModel(
         "Hunyuan3D 2.1", "Hunyuan3Dv2_1", {
             "image_model": "hunyuan3d2_1", "in_channels": 64, "hidden_size": 64, "context_dim": 32, "depth": 5,
             "num_heads": 2, "num_moe_layers": 2, "num_experts": 3, "guidance_cond_proj_dim": None,
         }, (64, 24), TEXT, guided=True),
+    SmallModel(
+        "Wan SCAIL 2", "WAN21_SCAIL2", WAN | {"model_type": "scail2", "in_dim": 20}, FRAMES, TEXT,
+        all_of(seen(), drawn(
+            ("reference_latents",), reference_latents=(1, 16, 1, 8, 8), pose_video_latent=(1, 16, 3, 4, 4),
+            driving_mask_28ch=(1, 3, 28, 4, 4), ref_mask_28ch=(1, 4, 28, 8, 8)))),
+    SmallModel(
+        "Wan Animate 2", "WAN_Animate2", WAN_I2V | {"model_type": "animate2"}, FRAMES, TEXT,
+        all_of(STILL, seen(), drawn(pose_video_latent=(1, 16, 2, 8, 8)))),
+    SmallModel(
+        "LTX-2.3 video and audio", "LTXAV", LTXAV | {"cross_attention_adaln": True, "apply_gated_attention": True},
+        (128, 3, 4, 4), (4, 64), beside=(8, 5, 16),
+        needs=("comfy.ldm.lightricks.av_model.LTXAVModel", "cross_attention_adaln")),
+    minimax("text to video and audio"),
+    minimax("keyframes", keyframes),
+    minimax("references", references),
+    minimax("masks", parts_kept),
+    minimax("references, adaln curves", references, adaln_curve_grid=9, time_embed_dim=8),
 )

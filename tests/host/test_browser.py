@@ -25,8 +25,9 @@ WORKFLOWS = ROOT / "example_workflows"
 OLD = ROOT / "tests" / "host" / "old_workflows"
 OUT = ROOT / "out" / "browser" / version(HOST)
 # Nodes of theirs that older ComfyUIs do not have.
-NEEDS = {"flux_kontext_femo": (0, 3), "wan22_video_femo": (0, 3), "qwen_image_femo": (0, 3)}
-RENDERERS = [False, True] if tuple(map(int, version(HOST).split("."))) >= (0, 29) else [False]
+NEEDS = {"ltx23_video_femo": (0, 29), "minimax_h3_femo": (0, 33)}
+VERSION = tuple(map(int, version(HOST).split(".")))
+RENDERERS = [False, True] if VERSION >= (0, 29) else [False]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,8 @@ def marks(page, kind):
 @pytest.mark.parametrize("name", sorted(path.stem for path in WORKFLOWS.glob("*.json")))
 def test_a_workflow_loads_as_saved(page, name):
     """No unknown node, no error, and what is queued is what the API's version of it holds."""
+    if NEEDS.get(name, (0,)) > VERSION:
+        pytest.skip("this ComfyUI does not have its nodes")
     page.load(ui(name))
     assert page.missing() == []
     expected, found = inputs_of(api(name)), inputs_of(page.prompt())

@@ -11,4 +11,5 @@ FAMILY = Family(
     heads_see_text=True,
     blocks=("context_refiner", "noise_refiner", "layers"),
     embedders=("cap_embedder", "rope_embedder", "x_embedder"),
+    pads_to="pad_tokens_multiple",
 )

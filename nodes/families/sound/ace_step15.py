@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .. import Family, of_class
 
 FAMILY = Family(
@@ -10,4 +12,5 @@ FAMILY = Family(
     heads=("decoder.norm_out",),
     blocks=("decoder.layers",),
     embedders=("decoder.condition_embedder", "decoder.proj_in", "decoder.rotary_emb", "encoder"),
+    tokens=lambda model, _, shape: math.ceil(shape[-1] / model.decoder.patch_size),
 )

@@ -9,5 +9,5 @@ FAMILY = Family(
     matches=of_class("comfy.ldm.lightricks.model.LTXVModel"),
     heads=("norm_out",),
     blocks=("transformer_blocks",),
-    embedders=("adaln_single.linear", "caption_projection?", "patchify_proj"),
+    embedders=("adaln_single.linear", "caption_projection?", "patchify_proj", "prompt_adaln_single?"),
 )
