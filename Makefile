@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) benchmarks/demo.py
 
@@ -53,6 +53,12 @@ DEVICE ?= cpu
 bench-speed: .venv/bench host
 	$(PY) benchmarks/cost_growth.py --device $(DEVICE)
 	$(PY) benchmarks/speed.py --device $(DEVICE)
+
+# What can be known on one NVIDIA GPU only, in 6 minutes and without a network: results/gpu_<gpu>.md. In .venv where it
+# is, else in $(PYTHON), which needs PyTorch for CUDA and what pyproject.toml's `demo` names; with diffusers and cache-dit
+# they are measured beside. GPU="--stages flux" for a part of it, GPU=--dry to try it on a CPU.
+gpu:
+	PYTHONPATH=. $(or $(wildcard $(PY)),$(PYTHON)) benchmarks/on_gpu.py $(GPU)
 
 # FLUX.1-dev on several GPUs, measured where they are and on paper: results/scaling.md.
 bench-scaling: .venv/bench
