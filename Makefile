@@ -60,6 +60,13 @@ bench-speed: .venv/bench host
 gpu:
 	PYTHONPATH=. $(or $(wildcard $(PY)),$(PYTHON)) benchmarks/on_gpu.py $(GPU)
 
+# All methods on real weights, in a running ComfyUI that has this pack: make real COMFYUI=http://127.0.0.1:8188; goes on
+# where it was interrupted. REAL=--smoke for one prompt first. WORKFLOW, PROMPTS, OUT, REAL: docs/real_weights.md.
+real: .venv/demo
+	@test -n "$(COMFYUI)" || { echo "make real: say where ComfyUI runs, COMFYUI=http://127.0.0.1:8188"; exit 2; }
+	$(PY) benchmarks/real_weights.py --comfyui "$(COMFYUI)" $(if $(WORKFLOW),--workflow "$(WORKFLOW)") \
+		$(if $(PROMPTS),--prompts "$(PROMPTS)") $(if $(OUT),--out "$(OUT)") $(REAL)
+
 # FLUX.1-dev on several GPUs, measured where they are and on paper: results/scaling.md.
 bench-scaling: .venv/bench
 	$(PY) benchmarks/scaling.py

@@ -31,6 +31,7 @@ class Client:
     def __init__(self, address: str, log: Path = Path(os.devnull), secure: bool = False):
         self.address, self.log = address, log
         self._scheme = "s" if secure else ""
+        self.process: subprocess.Popen[bytes] | None = None  # where the server is ours
         self.id = uuid.uuid4().hex
 
     def get(self, path: str, **parameters: Any) -> requests.Response:
@@ -115,6 +116,7 @@ def comfy_server(host: Path, folder: Path, pack: str = "femo",
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **(environment or {})})
     client = Client(f"127.0.0.1:{port}", log)
+    client.process = process
     try:
         _wait(client, process)
         yield client
