@@ -161,8 +161,8 @@ def _verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
-NOT_YET = ("Not yet taken are the figures on a GPU: `make gpu`, one command of 6 minutes without a network, takes\n"
-           "them with FLUX.1-dev at its real size, and writes them here and to a page beside the others.")
+NOT_YET = ("Not yet taken are the figures on a GPU: `make gpu`, one command of 6 minutes at most without a network,\n"
+           "takes them with FLUX.1-dev at its real size, and writes them here and to a page beside the others.")
 
 
 def readme(text: str, lines: list[Line], slug: str) -> str:

@@ -1,4 +1,4 @@
-"""What this project would know of a GPU, in one command: `make gpu`, 6 minutes on an H200, without a network.
+"""What this project would know of a GPU, in one command: `make gpu`, 6 minutes at most, without a network.
 
 Five stages, each a process of its own with its own time limit, so that one that fails or hangs costs the others
 nothing; what a stage finds is written as it is found. It makes results/gpu_<gpu>.jsonl, what was found;

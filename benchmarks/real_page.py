@@ -22,7 +22,8 @@ PAPERS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "data" / "papers_results.json").read_text(encoding="utf-8"))
 FIGURES = {"psnr": 2, "psnr_min": 2, "ssim": 4, "ssim_min": 4, "lpips": 4, "image_reward": 4, "clip": 3}
 COMPARED = {"latency": ("seconds", 3), "latency_speedup": ("faster", 2), "flops_speedup": ("FLOPs", 2),
-            "image_reward": ("ImageReward", 4), "clip": ("CLIP", 3), "psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4), "fid": ("FID", 2)}
+            "image_reward": ("ImageReward", 4), "clip": ("CLIP", 3), "psnr": ("PSNR", 2), "ssim": ("SSIM", 4),
+            "lpips": ("LPIPS", 4), "fid": ("FID", 2)}
 SHEET_SIDE = 256  # pixels
 
 
