@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 RUN_SECONDS = 7200  # without a word from the server
 SHEETS = 8  # prompts whose pictures are kept side by side
-GONE = (OSError, websocket.WebSocketException)  # what a server that is not there any more comes to
+# What a server that is not there any more comes to.
+GONE = (requests.RequestException, ConnectionError, TimeoutError, websocket.WebSocketException)
 
 
 class TimedClient(Client):
@@ -90,12 +91,17 @@ class Measurement:
             return
         # The models are loaded, and what is found out once is found out.
         total = self.sampling.total_steps
-        self.sample(Method("warm-up", fewer=max(1.0, (self.steps or total) / 2)), self.another, self.seed - 1)
+        warm_up = Method("warm-up", fewer=max(1.0, (self.steps or total) / 2))
         auto = next((method for _, method in left if method.node == "FeMoAuto"), None)
-        if auto and not self.learning:
-            self.learning = self.sample(auto, self.another, self.seed - 1)[0]
-            (self.out / "learning.json").write_text(json.dumps(self.learning), encoding="utf-8")
-        with tqdm(total=len(self.prompts) * len(self.methods), initial=len(self.records), unit="run") as bar:
+        try:
+            self.sample(warm_up, self.another, self.seed - 1)
+            if auto and not self.learning:
+                self.learning = self.sample(auto, self.another, self.seed - 1)[0]
+                (self.out / "learning.json").write_text(json.dumps(self.learning), encoding="utf-8")
+        except RuntimeError as error:
+            raise InputError(f"the first run, of {self.another!r} (--another chooses what), failed: {error}") from None
+        every = len(self.prompts) * len(self.methods)
+        with tqdm(total=every, initial=every - len(left), unit="run") as bar:
             for index, method in left:
                 bar.set_description(f"{index + 1}: {method.name}"[:40].ljust(40))
                 self.keep(self.measure(index, method))
@@ -109,7 +115,7 @@ class Measurement:
             found, pictures = self.sample(method, self.prompts[index], self.seed + index)
             if method.node == "FeMoAuto" and found.get("runs") == found.get("runs_full"):
                 # Still learning: that it does once for a model, so that this run is not what is measured.
-                found, pictures = self.sample(method, self.prompts[index], self.seed + index)
+                found, pictures = self.sample(method, self.prompts[index], self.seed + index, again=True)
             folder, full = self.out / "full" / str(index), pictures
             record |= {**found, "pictures": len(pictures)}
             if method.name == "full":
@@ -130,9 +136,12 @@ class Measurement:
             record["failed"] = str(error)[:300]
         return record
 
-    def sample(self, method: Method, text: str, seed: int) -> tuple[dict[str, Any], list[Tensor]]:
-        """What a run was like, and its pictures. Raises RuntimeError where the server could not do it."""
-        prompt = with_method(self.sampling, method, text, seed, self.info, self.steps)
+    def sample(self, method: Method, text: str, seed: int, again: bool = False) -> tuple[dict[str, Any], list[Tensor]]:
+        """What a run was like, and its pictures. Raises RuntimeError where the server could not do it.
+
+        again: not what the server has in its cache of the same.
+        """
+        prompt = with_method(self.sampling, method, text, seed, self.info, self.steps, "again" if again else "cache")
         messages = self.client.run(prompt, RUN_SECONDS)
         if any(message["type"] == "execution_interrupted" for message in messages):
             raise InputError("the run was interrupted on the server: run this again, and it goes on there")

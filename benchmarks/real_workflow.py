@@ -22,7 +22,7 @@ TEXTS = ("text", "prompt", "clip_l", "clip_g", "t5xxl", "llama", "string", "valu
 CLASSES = "class_index"  # of DiT Class Label: there a prompt is a class
 PARTS = ("start_at_step", "end_at_step", "step")  # of a run that samplers share
 TO_THE_END = 10000  # an end_at_step that means all
-PICTURE, CACHE = "femo_picture", "femo_cache"  # ids of nodes that are put in
+PICTURE = "femo_picture"  # id of the node that is put in at the end
 
 
 class WorkflowError(ValueError):
@@ -134,7 +134,8 @@ def without_caches(prompt: Prompt) -> Prompt:
     return prompt
 
 
-def with_method(sampling: Sampling, method: Method, text: str, seed: int, info: Info, steps: int = 0) -> Prompt:
+def with_method(sampling: Sampling, method: Method, text: str, seed: int, info: Info, steps: int = 0,
+                name_of_node: str = "cache") -> Prompt:
     """The workflow with a method put in. steps: instead of the workflow's own."""
     prompt = copy.deepcopy(sampling.prompt)
     total = sampling.total_steps
@@ -152,8 +153,9 @@ def with_method(sampling: Sampling, method: Method, text: str, seed: int, info: 
             prompt[node]["inputs"]["class_name"] = "(by index)"
     for number, (node, name) in enumerate(sampling.models if method.node else ()):
         inputs = {**defaults(info[method.node]), **method.inputs, "model": prompt[node]["inputs"][name]}
-        prompt[f"{CACHE}_{number}"] = {"class_type": method.node, "inputs": inputs}
-        prompt[node]["inputs"][name] = [f"{CACHE}_{number}", 0]
+        put_in = f"femo_{name_of_node}_{number}"
+        prompt[put_in] = {"class_type": method.node, "inputs": inputs}
+        prompt[node]["inputs"][name] = [put_in, 0]
     return prompt
 
 

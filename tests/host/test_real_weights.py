@@ -198,6 +198,7 @@ def test_two_samplers_that_follow_one_another_are_one_run(make_real, tmp_path):
     (lambda prompt: None, "red house day\n", ("--methods", "magic"), "methods: 'magic' is none of full,"),
     (lambda prompt: None, "red house day\n", ("--sampler", "5"), "sampler '5' is not one of this workflow's: 7"),
     (lambda prompt: None, "red horse day\n", FLUX, "the full run failed.*unknown word 'horse'"),
+    (lambda prompt: None, "red house day\n", (), "the first run, of 'a wooden boat .*--another chooses what.*unknown"),
 ])
 def test_bad_input_is_a_clear_error(make_real, change, prompts, more, words):
     prompt = flux(4)
