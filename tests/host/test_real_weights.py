@@ -72,6 +72,10 @@ def test_every_method_is_measured_on_the_tiny_flux(server, make_real, tmp_path):
             "Adapted-FeMo O=1, N=6"} <= {*names}
     info = server.get("/object_info").json()
     assert ("FeMo Auto, 5×" in names) == ("FeMoAuto" in info)
+    if "FeMoAuto" in info:  # it learned from a picture of its own
+        learning = json.loads((tmp_path / "out" / "learning.json").read_text(encoding="utf-8"))
+        assert (learning["saved"], learning["runs"]) == (0, 12)
+        assert all(record["saved"] > 0 for record in found if record["method"].startswith("FeMo Auto"))
     assert [record["method"] for record in found if record["prompt"] == 1] == names
     first = {record["method"]: record for record in found if record["prompt"] == 0}
     assert first["FeMo O=1, N=4"]["runs"] == 5  # steps 0, 1, 2, 6, 10
