@@ -5,10 +5,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 
 .PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
 demo: .venv/demo
-	$(PY) benchmarks/demo.py
+	$(PY) -m benchmarks.demo
 
 demo-comfyui: .venv/demo host
-	$(PY) benchmarks/demo_comfyui.py
+	$(PY) -m benchmarks.demo_comfyui
 
 test: lint host
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore tests/host -n 3
@@ -21,55 +21,55 @@ lint: .venv/test
 
 # The papers' tables in small: about 80 minutes; goes on where it was interrupted. BENCH=--full for all rows.
 bench: .venv/bench host
-	$(PY) benchmarks/paper_table.py $(BENCH)
-	$(PY) benchmarks/tables.py
-	$(PY) benchmarks/trajectory.py
+	$(PY) -m benchmarks.paper_table $(BENCH)
+	$(PY) -m benchmarks.pages.tables
+	$(PY) -m benchmarks.trajectory
 
 # What forecasts go by, and samplers that run the network several times a step: results/coordinates.md, samplers.md.
 bench-samplers: .venv/bench host
-	$(PY) benchmarks/coordinates.py
-	$(PY) benchmarks/samplers.py
+	$(PY) -m benchmarks.coordinates
+	$(PY) -m benchmarks.samplers
 
 # Schedules calibrated from one full run, against the papers' and those that are chosen as the run goes:
 # results/calibration_cost.md, calibration.md, calibration_transfer.md, error_control.md, forecasters.md; and β by least
 # squares: adaptation.md.
 bench-calibration: .venv/bench host
-	$(PY) benchmarks/calibration_cost.py
-	$(PY) benchmarks/calibration.py
-	$(PY) benchmarks/calibration_transfer.py
-	$(PY) benchmarks/error_control.py
-	$(PY) benchmarks/compare_forecasters.py
-	$(PY) benchmarks/adaptation.py
+	$(PY) -m benchmarks.calibration.calibration_cost
+	$(PY) -m benchmarks.calibration.calibration
+	$(PY) -m benchmarks.calibration.calibration_transfer
+	$(PY) -m benchmarks.calibration.error_control
+	$(PY) -m benchmarks.calibration.compare_forecasters
+	$(PY) -m benchmarks.calibration.adaptation
 
 # Every rule of choosing full steps, ours and others', in 14 noise regimes: results/regimes.csv, regimes.md, regimes.png;
 # goes on where it was interrupted. REGIMES=--full for every budget.
 bench-regimes: .venv/bench
-	$(PY) benchmarks/regimes.py $(REGIMES)
-	$(PY) benchmarks/regimes_page.py
+	$(PY) -m benchmarks.regimes $(REGIMES)
+	$(PY) -m benchmarks.pages.regimes_page
 
 # What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; 35
 # minutes with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.
 DEVICE ?= cpu
 bench-speed: .venv/bench host
-	$(PY) benchmarks/cost_growth.py --device $(DEVICE)
-	$(PY) benchmarks/speed.py --device $(DEVICE)
+	$(PY) -m benchmarks.speed.cost_growth --device $(DEVICE)
+	$(PY) -m benchmarks.speed.speed --device $(DEVICE)
 
 # What can be known on one NVIDIA GPU only, in 6 minutes and without a network: results/gpu_<gpu>.md. In .venv where it
 # is, else in $(PYTHON), which needs PyTorch for CUDA and what pyproject.toml's `demo` names; with diffusers and cache-dit
 # they are measured beside. GPU="--stages flux" for a part of it, GPU=--dry to try it on a CPU.
 gpu:
-	PYTHONPATH=. $(or $(wildcard $(PY)),$(PYTHON)) benchmarks/on_gpu.py $(GPU)
+	PYTHONPATH=. $(or $(wildcard $(PY)),$(PYTHON)) -m benchmarks.on_gpu $(GPU)
 
 # All methods on real weights, in a running ComfyUI that has this pack: make real COMFYUI=http://127.0.0.1:8188; goes on
 # where it was interrupted. REAL=--smoke for one prompt first. WORKFLOW, PROMPTS, OUT, REAL: docs/real_weights.md.
 real: .venv/demo
 	@test -n "$(COMFYUI)" || { echo "make real: say where ComfyUI runs, COMFYUI=http://127.0.0.1:8188"; exit 2; }
-	$(PY) benchmarks/real_weights.py --comfyui "$(COMFYUI)" $(if $(WORKFLOW),--workflow "$(WORKFLOW)") \
+	$(PY) -m benchmarks.real_weights --comfyui "$(COMFYUI)" $(if $(WORKFLOW),--workflow "$(WORKFLOW)") \
 		$(if $(PROMPTS),--prompts "$(PROMPTS)") $(if $(OUT),--out "$(OUT)") $(REAL)
 
 # FLUX.1-dev on several GPUs, measured where they are and on paper: results/scaling.md.
 bench-scaling: .venv/bench
-	$(PY) benchmarks/scaling.py
+	$(PY) -m benchmarks.speed.scaling
 
 # Hundreds of random workflows; `make test` draws a few.
 soak: .venv/test host
@@ -81,12 +81,12 @@ compatibility: test
 
 # The workflows for the browser and their pictures, from those for the API; in a real Chromium. NAMES="x y" for some.
 workflows: .venv/test host
-	PYTHONPATH=benchmarks:. $(PY) tests/host/make_workflows.py $(NAMES)
+	PYTHONPATH=. $(PY) tests/host/make_workflows.py $(NAMES)
 
 train: .venv/demo
-	$(PY) benchmarks/train_tiny_flux.py
-	$(PY) benchmarks/train_tiny_dit.py
-	$(PY) benchmarks/train_tiny_scenes.py
+	$(PY) -m benchmarks.training.train_tiny_flux
+	$(PY) -m benchmarks.training.train_tiny_dit
+	$(PY) -m benchmarks.training.train_tiny_scenes
 
 clean:
 	rm -rf .venv out

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 
-from forecasting import sample
-from metrics import over_seeds, psnr
-from paper_table import RESULTS, SEEDS, random_job
-from subjects import Level, Subject, TinyDiT, TinyFlux
-from tables import markdown
 from tqdm import tqdm
 
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.sampling.forecasting import sample
+from benchmarks.sampling.jobs import SEEDS, random_job
+from benchmarks.sampling.metrics import over_seeds, psnr
+from benchmarks.sampling.subjects import Level, Subject, TinyDiT, TinyFlux
 from femo_core import Schedule, TaylorSeer
 from femo_core.presets import MEASURED
 

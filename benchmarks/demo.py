@@ -13,13 +13,13 @@ from typing import TypeAlias
 
 import matplotlib
 import torch
-from forecasting import count_flops, sample
-from metrics import psnr
-from recording import Recording, record
-from subjects import Job, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.sampling.forecasting import count_flops, sample
+from benchmarks.sampling.metrics import psnr
+from benchmarks.sampling.recording import Recording, record
+from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import RunReport, Schedule, TaylorSeer, tune
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import MEASURED, PAPERS

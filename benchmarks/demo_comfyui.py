@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import demo
-from comfy_server import ROOT, Client, comfy_server, workflow
-from forecasting import count_flops
-from subjects import Job, TinyFlux
-from tiny_flux import Codec
 from tqdm import tqdm
 
+from benchmarks import demo
+from benchmarks.engines.comfy_server import ROOT, Client, comfy_server, workflow
+from benchmarks.models.tiny_flux import Codec
+from benchmarks.sampling.forecasting import count_flops
+from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import FeMo, RunReport
 
 sys.path.append(str(ROOT / "tests" / "host"))

@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 
 import torch
-from gpu_page import BARS, Found, Line, page, readme
-from gpu_stages import DRY, REAL, STAGES
-from speed import Row, write
-from tables import README, RESULTS
 
+from benchmarks.gpu.page import BARS, README, Found, Line, page, readme
+from benchmarks.gpu.stages import DRY, REAL, STAGES
+from benchmarks.pages.results import RESULTS
+from benchmarks.speed.speed import Row, write
+
+MODULE = "benchmarks.on_gpu"
 LIMITS = {"checks": 95, "profile": 35, "flux": 145, "kernels": 45, "narrow": 40}  # seconds; in all 6 minutes
 
 
@@ -30,7 +32,7 @@ def run_stages(found: Found, stages: list[str], limits: dict[str, int], dry: boo
     for stage in stages:
         found.forget(stage)
         started, seconds = time.monotonic(), limits[stage]
-        command = [sys.executable, str(Path(__file__).resolve()), "--stage", stage, "--found", str(found.path),
+        command = [sys.executable, "-m", MODULE, "--stage", stage, "--found", str(found.path),
                    *["--dry"] * dry]
         print(f"{stage}, {seconds} seconds at most", flush=True)
         with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
@@ -78,7 +80,7 @@ def main() -> None:
         return
     if not options.dry and not torch.cuda.is_available():
         sys.exit(f"make gpu needs an NVIDIA GPU that PyTorch sees; this is PyTorch {torch.__version__}, which sees "
-                 "none. Install PyTorch for CUDA, or try it on the CPU: python benchmarks/on_gpu.py --dry")
+                 "none. Install PyTorch for CUDA, or try it on the CPU: python -m benchmarks.on_gpu --dry")
     if options.dry and options.out == RESULTS:
         options.out = Path("out/gpu")
     options.out.mkdir(parents=True, exist_ok=True)

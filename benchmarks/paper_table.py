@@ -2,7 +2,7 @@
 
 Every row is one way to sample: pictures of 3 seeds are compared with the full run's and with the limit of very many
 steps. Rows go to results/paper_table.csv as they are measured, and are not measured again; delete the file to start
-afresh. tables.py makes the README's tables and the figure of it.
+afresh. pages/tables.py makes the README's tables and the figure of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,23 +17,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import drawings
 import numpy as np
 import torch
-from classifier import accuracy, train_classifier
-from forecasting import count_flops, sample
-from metrics import METRICS, frechet, over_seeds
-from solvers import Solver, adams_bashforth, ancestral, euler
-from subjects import Job, Subject, TinyDiT, TinyFlux
 from torch import Tensor
 from tqdm import tqdm
-from training import pixels_of
 
+from benchmarks.models import drawings
+from benchmarks.models.classifier import accuracy, train_classifier
+from benchmarks.pages.results import RESULTS
+from benchmarks.sampling.forecasting import count_flops, sample
+from benchmarks.sampling.jobs import LIMIT_STEPS, SEEDS, STEPS, TUNING_SEEDS, for_tuning, random_job, random_prompts
+from benchmarks.sampling.metrics import METRICS, frechet, over_seeds
+from benchmarks.sampling.solvers import Solver, adams_bashforth, ancestral, euler
+from benchmarks.sampling.subjects import Job, Subject, TinyDiT, TinyFlux
+from benchmarks.training.training import pixels_of
 from femo_core import FeMo, RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import PAPERS, Preset
 
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "model", "method", "steps", "of_steps", "sampler", "interval", "order", "beta", "start", "adaptive", "beta_min",
     "beta_max", "site", "cooldown", "full_steps", "flops_speedup", "wall_speedup",
@@ -45,15 +45,11 @@ COLUMNS = (
 KEY = COLUMNS[:14]  # what a row is; the rest is measured
 Row = dict[str, Any]
 
-STEPS = 50
-LIMIT_STEPS = 500  # of a second-order solver: the limit of very many steps
 # The nodes' defaults before 0.2, which the tables show; the present ones are measured in results/regimes.md.
 EARLIER = {
     "FLUX": Preset(FeMo(2, beta=0.1, momentum_start="feature"), warmup_steps=3, cooldown_steps=1),
     "DiT": Preset(FeMo(1, beta=0.1, momentum_start="feature"), warmup_steps=2, cooldown_steps=1),
 }
-SEEDS = (0, 1, 2)
-TUNING_SEEDS = (100, 101, 102)
 HEADLINE_SAMPLES = 1000
 INTERVALS = range(3, 11)
 HEADLINE_INTERVALS = (4, 6, 8)
@@ -187,27 +183,6 @@ def headline(subject: Subject, tuned: Tuned, table: Table) -> list[Spec]:
 
 def network_runs(subject: Subject, steps: int, interval: int, cooldown: int) -> int:
     return len(Schedule(interval, subject.warmup, cooldown).full_steps(steps))
-
-
-def random_prompts(seed: int, count: int, tuning: bool = False) -> tuple[str, ...]:
-    """Random prompts; half of the classes are kept for tuning."""
-    rng = random.Random(seed)
-    found = []
-    while len(found) < count:
-        colour, thing, background = (rng.choice(list(group)) for group in (
-            drawings.COLOURS, drawings.THINGS, drawings.BACKGROUNDS))
-        if for_tuning(colour, thing) == tuning:
-            found.append(f"{colour} {thing} {background}")
-    return tuple(found)
-
-
-def random_job(seeds: tuple[int, ...], samples: int, tuning: bool = False) -> Job:
-    """So many pictures of each seed."""
-    return Job(tuple(prompt for seed in seeds for prompt in random_prompts(seed, samples, tuning)), seeds)
-
-
-def for_tuning(colour: str, thing: str) -> bool:
-    return (list(drawings.COLOURS).index(colour) + list(drawings.THINGS).index(thing)) % 2 == 0
 
 
 class Bench:
@@ -370,7 +345,7 @@ def judge(bench: Bench, specs: list[Spec], table: Table) -> None:
 
 def measure_rivals(bench: Bench, table: Table) -> None:
     """diffusers' TaylorSeer and cache-dit's on the tiny Flux, at about our numbers of full steps."""
-    from rivals import DiffusersFlux, cache_dit_cache, diffusers_cache, flops_of
+    from benchmarks.rivals.caches import DiffusersFlux, cache_dit_cache, diffusers_cache, flops_of
 
     flux = DiffusersFlux()
 
@@ -402,7 +377,7 @@ def measure_rivals(bench: Bench, table: Table) -> None:
 
 def measure_hosted(bench: Bench, table: Table) -> None:
     """Through a real ComfyUI, where one is found: other samplers, ours under them, EasyCache and LazyCache."""
-    from hosted import Hosted, hosts
+    from benchmarks.engines.hosted import Hosted, hosts
 
     if hosts.this_host() is None:
         tqdm.write(hosts.MISSING)

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import real_page
-from comfy_server import ROOT
-from real_inputs import (
+from benchmarks.engines.comfy_server import ROOT
+from benchmarks.real import page as real_page
+from benchmarks.real.inputs import (
     ANOTHER_CLASS,
     ANOTHER_PROMPT,
     OURS,
@@ -28,8 +28,8 @@ from real_inputs import (
     methods_for,
     prompts_for,
 )
-from real_run import GONE, Measurement, TimedClient, connect, file_name, same_as_before
-from real_workflow import Info, Prompt, WorkflowError, find, load, missing_files
+from benchmarks.real.run import GONE, Measurement, TimedClient, connect, file_name, same_as_before
+from benchmarks.real.workflow import Info, Prompt, WorkflowError, find, load, missing_files
 
 
 def about(client: TimedClient, path: Path, model: str, measurement: Measurement) -> dict[str, Any]:

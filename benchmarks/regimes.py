@@ -18,18 +18,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import regime_rivals as rivals
 import torch
-from forecasting import sample
-from paper_table import RESULTS, random_job
-from recording import Recording, record
-from regime_rivals import Choice
-from regime_subjects import MODELS, REGIMES, Regime
-from solvers import Solver, dpmpp_2m, euler
-from subjects import Job, Level, Subject
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.pages.results import RESULTS
+from benchmarks.rivals import regime_rivals as rivals
+from benchmarks.rivals.regime_rivals import Choice
+from benchmarks.sampling.forecasting import sample
+from benchmarks.sampling.jobs import random_job
+from benchmarks.sampling.recording import Recording, record
+from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
+from benchmarks.sampling.solvers import Solver, dpmpp_2m, euler
+from benchmarks.sampling.subjects import Job, Level, Subject
 from femo_core import (
     Calibration,
     RampSchedule,

@@ -7,13 +7,13 @@ results/samplers.md.
 
 from __future__ import annotations
 
-from hosted import Hosted, hosts
-from metrics import METRICS
-from paper_table import LIMIT_STEPS, RESULTS, STEPS, random_prompts
-from subjects import Job, TinyFlux
-from tables import markdown
 from tqdm import tqdm
 
+from benchmarks.engines.hosted import Hosted, hosts
+from benchmarks.pages.results import RESULTS, markdown
+from benchmarks.sampling.jobs import LIMIT_STEPS, STEPS, random_prompts
+from benchmarks.sampling.metrics import METRICS
+from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import FeMo, Schedule
 from femo_core.presets import MEASURED
 

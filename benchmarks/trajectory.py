@@ -1,4 +1,4 @@
-"""The trajectory, seen: `python benchmarks/trajectory.py` draws results/trajectory.png.
+"""The trajectory, seen: `python -m benchmarks.trajectory` draws results/trajectory.png.
 
 Of a full run of each small model the hidden states are kept. Each predictor is shown those of the full steps alone and
 asked for the others, so that the figure shows its own error and not what the sampler makes of it: the paths projected
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from pack.sites import SITES
-from paper_table import RESULTS, STEPS, random_prompts
-from solvers import euler
-from subjects import Job, Subject, TinyDiT, TinyFlux
+from benchmarks.pack.sites import SITES
 from torch import Tensor
 
+from benchmarks.pages.results import RESULTS
+from benchmarks.sampling.jobs import STEPS, random_prompts
+from benchmarks.sampling.solvers import euler
+from benchmarks.sampling.subjects import Job, Subject, TinyDiT, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import MEASURED, PAPERS

@@ -19,12 +19,15 @@ from .predictor import AbstractPredictor, PredictorState
 from .predictors.femo import FeMo
 from .predictors.scaled_taylor import ScaledTaylor
 from .predictors.taylorseer import TaylorSeer
+from .profiles.profile import Profile, Recording
+from .profiles.quality import QUALITIES, Quality
 from .report import RunReport
 from .schedule import AbstractSchedule, ExplicitSchedule, RampSchedule, Schedule
 from .session import ForecastSession
-from .tuning import tune, tuning_runs
+from .tuning import tune, tune_to, tuning_runs
 
 __all__ = [
+    "QUALITIES",
     "AbstractPredictor",
     "AbstractSchedule",
     "Calibration",
@@ -33,7 +36,10 @@ __all__ = [
     "FeatureCache",
     "ForecastSession",
     "PredictorState",
+    "Profile",
+    "Quality",
     "RampSchedule",
+    "Recording",
     "RunReport",
     "ScaledTaylor",
     "Schedule",
@@ -47,6 +53,7 @@ __all__ = [
     "lasting_step_lengths",
     "resample_gram",
     "tune",
+    "tune_to",
     "tuning_runs",
     "uncovered",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .calibration import Calibration, calibrate, expected_error, lasting_step_lengths
-from .errors import check_integer
+from .errors import check_integer, check_number
 from .gap_costs import GapCosts, gap_costs
 from .noise_levels import check_gram, check_sigmas, resampling_weights
 from .predictor import AbstractPredictor
@@ -64,13 +65,26 @@ def tune(gram: Tensor, sigmas: Sequence[float], signals: Sequence[float], budget
     """
     problem = _Problem.checked(gram, sigmas, signals)
     check_integer("budget", budget, 1, problem.total)
-    best = problem.reckoned(budget)
-    while len(best.schedule.steps) < problem.total and best.expected_error > problem.plain_error(
-            len(best.schedule.steps)):
-        best = problem.reckoned(len(best.schedule.steps) + 1)
+    best = problem.better_than_plain(budget)
     if try_out is None or len(best.schedule.steps) == problem.total:
         return best
     return _tried_out(problem, best, try_out)
+
+
+def tune_to(gram: Tensor, sigmas: Sequence[float], signals: Sequence[float], error: float, least: int = 1,
+            most: int = 0) -> Calibration:
+    """As `tune`, with the fewest full steps, `least` … `most` (0: all), that are expected to keep to the error.
+
+    Where `most` do not, those. Raises ValueError as `tune` does, and for an error that is not above 0.
+    """
+    problem = _Problem.checked(gram, sigmas, signals)
+    most = most or problem.total
+    check_integer("least", least, 1, problem.total)
+    check_integer("most", most, least, problem.total)
+    check_number("error", error, "above 0", lambda value: value > 0)
+    budgets = range(least, most)
+    fewest = bisect_left(budgets, -error, key=lambda budget: -problem.better_than_plain(budget).expected_error)
+    return problem.better_than_plain(least + fewest)
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,14 @@ class _Problem:
     @property
     def total(self) -> int:
         return len(self.sigmas) - 1
+
+    def better_than_plain(self, budget: int) -> Calibration:
+        """The best, with more full steps than that where it takes them to do no worse than as many plain ones."""
+        best = self.reckoned(budget)
+        while len(best.schedule.steps) < self.total and best.expected_error > self.plain_error(
+                len(best.schedule.steps)):
+            best = self.reckoned(len(best.schedule.steps) + 1)
+        return best
 
     def reckoned(self, budget: int) -> Calibration:
         """The best by expected error alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .auto import FeMoAuto
 from .calibrate import FeMoCalibrate
 from .dit_class_label import DiTClassLabel
 from .dit_loader import DiTLoader
@@ -15,4 +16,5 @@ from .taylorseer import TaylorSeerCache
 
 class FemoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [FeMoCache, TaylorSeerCache, FeMoCalibrate, FeMoReport, ImageFidelity, DiTLoader, DiTClassLabel]
+        return [FeMoAuto, FeMoCache, TaylorSeerCache, FeMoCalibrate, FeMoReport, ImageFidelity, DiTLoader,
+                DiTClassLabel]

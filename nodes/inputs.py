@@ -49,9 +49,9 @@ def cooldown_steps() -> io.Input:
                 "steps are long and one of them is worth having. Sensible: 0–2.")
 
 
-def site() -> io.Input:
+def site(optional: bool = False) -> io.Input:
     return io.Combo.Input(
-        "site", **SETTINGS["site"].widget,
+        "site", **SETTINGS["site"].widget, optional=optional,
         tooltip="Where features are forecast. hidden: before the final layer, cheap (25 MB a tensor for FLUX at "
                 "1024²). module: attention and MLP of every block, as in the papers (2 GB a tensor). output: what the "
                 "network returns, the cheapest.")
@@ -109,6 +109,12 @@ class CalibratedNode(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, calibration=NONE, **others) -> str:
         return stamp(str(calibration))  # one that was made anew is used in the next run
+
+
+def advanced(shown: io.Input) -> io.Input:
+    """Behind "Show advanced inputs" in a front end that knows that; in an older one it stands with the others."""
+    shown.extra_dict = {**(shown.extra_dict or {}), "advanced": True}
+    return shown
 
 
 def accelerated_model() -> io.Output:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..femo_core import FeMo
+from ..femo_core import QUALITIES, FeMo, Quality
 from ..femo_core.predictor import MAX_ORDER
 from ..femo_core.presets import MEASURED
+from ..femo_core.profiles.quality import LEAST_SPEEDUP, MOST_SPEEDUP
+from .cache_config import LEARN
 from .presets import BY_STEPS
 from .sites import SITES
 
 MOST_STEPS = 1000  # a bound for the widgets only: no sampler is asked for more
 BEST = MEASURED["FLUX"]
+BY_SPEEDUP = "by speed-up"
 ADAPTED = FeMo()  # whose bounds of β are the papers' for FLUX
 
 
@@ -63,4 +66,18 @@ FEMO: dict[str, Number | Choice] = {
     "momentum_start": Choice(BEST.predictor.momentum_start, ("feature", "zero")),
     "adaptation": Choice("sign", ("sign", "least_squares")),
 }
+AUTO: dict[str, Number | Choice] = {
+    "quality": Choice("balanced", (*QUALITIES, BY_SPEEDUP)),
+    "speedup": Number(2.0, LEAST_SPEEDUP, MOST_SPEEDUP, 0.1),
+    "learn": Choice("once", LEARN),
+}
 SETTINGS = SHARED | FEMO
+
+
+def asked_quality(quality: str, speedup: float) -> Quality:
+    """Of FeMo Auto's widgets. Raises ValueError for what is none of them."""
+    if quality == BY_SPEEDUP:
+        return Quality(0.0, speedup)
+    if quality not in QUALITIES:
+        raise ValueError(f"quality must be one of {', '.join((*QUALITIES, BY_SPEEDUP))}; got {quality!r}")
+    return QUALITIES[quality]

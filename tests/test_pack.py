@@ -40,7 +40,7 @@ def imported(path: Path) -> set[str]:
 def test_the_core_imports_torch_and_the_standard_library_only(path):
     """An integration also its host, which is in its path, and fused.py Triton, without which nothing imports it."""
     allowed = {"__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "functools", "inspect",
-               "itertools", "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
+               "itertools", "json", "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
     _, _, integration = path.parent.as_posix().partition("integrations/")
     assert imported(path) <= allowed | {integration} | ({"triton"} if path.name == "fused.py" else set())
 
@@ -71,6 +71,13 @@ DOCS = ROOT / "web" / "docs"
 
 def pictures_of(page: Path) -> list[str]:
     return re.findall(r"!\[.+?\]\((.+?)\)", page.read_text())
+
+
+def node_files() -> dict[str, str]:
+    """The file of each node in nodes/, by its id."""
+    found = ((re.search(r'node_id="(\w+)"', path.read_text(encoding="utf-8")), path.name)
+             for path in sorted((ROOT / "nodes").glob("*.py")))
+    return {node_id[1]: name for node_id, name in found if node_id}
 
 
 def nodes() -> dict[str, dict[str, list[str]]]:
@@ -191,14 +198,17 @@ def test_a_default_is_within_its_range_and_so_is_what_a_preset_gives():
             assert all(fits[key](value) for key, value in values.items()), name
 
 
-def tooltips() -> dict[str, str]:
-    """In English, by input, of the cache nodes."""
-    found = {}
-    for file in ("inputs.py", "femo.py"):
+def tooltips(*files: str) -> dict[str, str]:
+    """In English, by input or by the number of the output, as those files of nodes/ have them."""
+    found, outputs = {}, 0
+    for file in files:
         for node in ast.walk(ast.parse((ROOT / "nodes" / file).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".Input"):
-                named = {part.arg: part.value for part in node.keywords}
-                found[node.args[0].value] = named["tooltip"].value
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".Input", ".Output")):
+                text = next((part.value for part in node.keywords if part.arg == "tooltip"), None)
+                if ast.unparse(node.func).endswith(".Input"):
+                    found[node.args[0].value] = ast.literal_eval(text)
+                else:
+                    found[str(outputs)], outputs = ast.literal_eval(text), outputs + 1
     return found
 
 
@@ -211,18 +221,41 @@ def numbers_in(text: str) -> set[str]:
 def test_tooltips_name_the_same_numbers_and_choices_in_every_language(locale):
     settings = part_of_nodes("settings").SETTINGS
     translated = json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
-    for name, english in tooltips().items():
-        for node in ("FeMoCache", "TaylorSeerCache"):
-            if name in translated[node]["inputs"]:
-                text = translated[node]["inputs"][name]["tooltip"]
-                assert numbers_in(text) == numbers_in(english), (node, name)
-                for option in getattr(settings.get(name), "options", ()):
-                    assert option in text or option not in english, (node, name)
+    for node, file in node_files().items():
+        own, shared = tooltips(file), tooltips("inputs.py")
+        texts = translated[node]["inputs"] | translated[node]["outputs"]
+        for name, text in texts.items():
+            english = own.get(name) or shared[name]
+            assert numbers_in(text["tooltip"]) == numbers_in(english), (node, name)
+            for option in getattr(settings.get(name), "options", ()):
+                assert option in text["tooltip"] or option not in english, (node, name)
+
+
+@pytest.mark.parametrize("node_id", nodes())
+def test_help_pages_name_the_same_numbers_in_every_language(node_id):
+    english, chinese = ((DOCS / page).read_text(encoding="utf-8") for page in (f"{node_id}.md", f"{node_id}/zh.md"))
+    assert numbers_in(chinese) == numbers_in(english)
+
+
+def constant(path: str, name: str) -> str:
+    """Of a module that needs ComfyUI, as pages write it."""
+    value = re.search(rf"^{name} = ([\d.]+)", (ROOT / "nodes" / path).read_text(encoding="utf-8"), re.MULTILINE)
+    return f"{float(value[1]):g}"
+
+
+def test_pages_and_tooltips_name_the_bounds_that_the_code_has():
+    window, equal = constant("image_fidelity.py", "WINDOW"), constant("image_fidelity.py", "EQUAL")
+    page = (DOCS / "ImageFidelity.md").read_text(encoding="utf-8")
+    assert f"windows of {window} pixels" in page
+    assert f"{equal} where images are equal" in page
+    assert f"{equal} where images are equal" in tooltips("image_fidelity.py")["0"]
+    longest = constant("learned/calibration_file.py", "LONGEST_RUN")
+    assert f"Up to {longest} steps are recorded" in (DOCS / "FeMoCalibrate.md").read_text(encoding="utf-8")
 
 
 def test_the_papers_values_are_the_presets():
     """Those that tooltips and help pages name."""
-    papers, known = part_of_nodes("presets").PAPERS, tooltips()
+    papers, known = part_of_nodes("presets").PAPERS, tooltips("inputs.py", "femo.py")
     flux, dit = papers["FeMo, FLUX, O=1"], papers["FeMo, DiT, O=1"]
     adapted = papers["Adapted-FeMo, FLUX, O=1"].predictor
     assert f"{flux.predictor.beta:g} for FLUX, {dit.predictor.beta:g} for DiT".replace("-", "−") in known["beta"]
@@ -284,10 +317,22 @@ def test_nothing_here_depends_on_where_it_was_made():
             assert not pattern.search(path.read_text(encoding="utf-8")), name
 
 
+def documents():
+    """Those that are read in the repository; help pages are read in the front end."""
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+
+
 def test_every_link_of_the_docs_leads_somewhere():
-    for path in (ROOT / "README.md", ROOT / "docs" / "engines.md", ROOT / "benchmarks" / "checkpoints" / "README.md"):
+    links = [(path, link) for path in documents()
+             for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")) if not link.startswith("http")]
+    assert {path.name for path, _ in links} > {"README.md", "CONTRIBUTING.md", "engines.md", "regimes.md"}
+    assert [(str(path), link) for path, link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_file_that_a_doc_or_the_makefile_names_is_there():
+    """Of benchmarks/: by its path, or by its dotted name behind -m."""
+    for path in (ROOT / "Makefile", *documents()):
         text = path.read_text(encoding="utf-8")
-        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
-        assert links
-        for link in links:
-            assert (path.parent / link).exists(), link
+        named = [*re.findall(r"(?<!/)\bbenchmarks/[\w/]+\.py\b", text),
+                 *(name.replace(".", "/") + ".py" for name in re.findall(r"-m (benchmarks\.[\w.]*\w)", text))]
+        assert [name for name in named if not (ROOT / name).exists()] == [], path

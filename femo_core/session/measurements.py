@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..readback import Readback
+from ..plans.readback import Readback
 from ..report import RunReport
 
 

@@ -41,20 +41,23 @@ class ForecastSession:
     with a tolerance once more for the error at the last site, so that all processes choose the same steps.
 
     tolerance: above 0 the forecast error measured at each full step widens or narrows the gap to the next, so as to
-    keep it at the tolerance (`error_control.py`). `interval` and `max_consecutive` are then the widest gap. The error,
-    one number for each stream, is then waited for once per full step; else nothing is before `report`.
+    keep it at the tolerance (`plans/error_control.py`). `interval` and `max_consecutive` are then the widest gap. The
+    error, one number for each stream, is then waited for once per full step; else nothing is before `report`.
+
+    expected_errors: by full step, what the forecast errors measured there are expected to be. Where they are far more,
+    further steps are full (`plans/guard.py`), and the report says so; nothing is waited for.
 
     Raises ValueError for a tolerance outside 0 … 1, or above 0 with a schedule that is not one of intervals.
     """
 
     def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int,
                  storage: torch.device | None = None, share: Callable[[Tensor], Tensor] | None = None,
-                 tolerance: float = 0.0):
+                 tolerance: float = 0.0, expected_errors: Mapping[int, float] | None = None):
         self.schedule = schedule
         self.predictor = predictor
         self.total_steps = total_steps
         self.tolerance = tolerance
-        self._streams = Streams(schedule, predictor, total_steps, tolerance)
+        self._streams = Streams(schedule, predictor, total_steps, tolerance, expected_errors or {})
         self._features = Features(predictor, storage, share)
         self._measurements = Measurements()
         self._changed: set[Hashable] = set()  # streams whose features no longer fit, found out while they are recorded
@@ -174,7 +177,7 @@ class ForecastSession:
         error = self._features.relative_error(stream, site, feature, self._streams.coordinate, plan.goes_by_errors)
         readback = self._measurements.error(self._streams.step, stream, error)
         if (gap := self._streams.gap(stream)) is not None:
-            plan.measured(gap, readback)
+            plan.measured(self._streams.index, gap, readback)
 
     def forget(self, stream: Hashable) -> None:
         """Drops what was recorded for a stream: it starts afresh, with a warm-up of its own."""
@@ -213,6 +216,8 @@ class ForecastSession:
         return self._report(seconds, reason or self._why_nothing_was_saved(), settings, wait=True)
 
     def _report(self, seconds: float, reason: str, settings: Mapping[str, Any] | None, wait: bool) -> RunReport:
+        for notice in self._streams.plan.notices:
+            self.warn(notice)
         own = {"predictor": type(self.predictor).__name__, **asdict(self.predictor), **self.schedule.settings,
                "tolerance": self.tolerance}
         return self._measurements.report(

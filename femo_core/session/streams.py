@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
-from ..error_control import make_plan
+from ..plans.error_control import make_plan
 from ..predictor import AbstractPredictor
 from ..schedule import AbstractSchedule
 
@@ -17,9 +17,10 @@ class Streams:
     Raises ValueError as `make_plan` does.
     """
 
-    def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int, tolerance: float):
+    def __init__(self, schedule: AbstractSchedule, predictor: AbstractPredictor, total_steps: int, tolerance: float,
+                 expected: Mapping[int, float]):
         self.schedule, self.total_steps = schedule, total_steps
-        self.plan = make_plan(schedule, tolerance, predictor.max_order, total_steps)
+        self.plan = make_plan(schedule, tolerance, predictor.max_order, total_steps, expected)
         self.step = self.coordinate = 0.0
         self._last_predicted = max(filter(self.plan.may_be_predicted, range(total_steps)), default=-1)
         self._first_step: dict[Hashable, int] = {}

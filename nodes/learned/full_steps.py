@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from ...femo_core import Calibration, ExplicitSchedule, RampSchedule, calibrate, expected_forecast_errors
+from ...femo_core import (
+    Calibration,
+    ExplicitSchedule,
+    Profile,
+    RampSchedule,
+    Recording,
+    calibrate,
+    expected_forecast_errors,
+)
 from ...femo_core.predictor import AbstractPredictor
 from ...femo_core.schedule import AbstractSchedule
 from ..cache_config import CacheConfig
-from .calibration_file import NONE, SavedCalibration, fingerprint, read
+from .calibration_file import NONE, read
+from .identity import fingerprint
 
 
 @dataclass(frozen=True)
 class FullSteps:
     """What was chosen.
 
-    tolerance: as ForecastSession's. calibration: the file it goes by, or "none". expected_errors: as in RunReport.
-    notices: what did not go as asked.
+    tolerance: as ForecastSession's. expected_errors: as in RunReport; guarded: more steps are full where they are far
+    exceeded. words: what a report says of the choice. reason: why all steps are full, else "". notices: what did not go
+    as asked.
     """
 
     schedule: AbstractSchedule
+    predictor: AbstractPredictor
     tolerance: float = 0.0
-    calibration: str = NONE
     expected_errors: tuple[dict[str, Any], ...] = ()
+    guarded: bool = False
+    words: Mapping[str, Any] = field(default_factory=lambda: {"calibration": NONE})
+    reason: str = ""
     notices: tuple[str, ...] = ()
 
 
@@ -39,9 +52,10 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
     if name == NONE or (config.schedule and config.schedule.interval == 1):
         return without
     try:
-        saved = read(name)
-        if saved.model != (this := fingerprint(model)):
-            raise ValueError(f"it is of another model ({saved.model}; this one is {this})")
+        profile = read(name)
+        if profile.model != (this := fingerprint(model)):
+            raise ValueError(f"it is of another model ({profile.model}; this one is {this})")
+        saved = _nearest(profile, sigmas)
         budget = config.budget or len(without.schedule.full_steps(total))
         found = _calibrated(saved, min(budget, saved.steps), config.predictor.fixed)
     except (OSError, ValueError, ArithmeticError) as error:
@@ -50,16 +64,25 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
     schedule = ExplicitSchedule(found.schedule.full_steps(total), total)  # scaled ones are now this run's own
     errors = expected_forecast_errors(saved.gram, schedule.steps, found.predictor) if total == saved.steps else {}
     return FullSteps(
-        schedule, calibration=name,
-        expected_errors=tuple({"step": step, "error": error} for step, error in errors.items()),
+        schedule, config.predictor, words={"calibration": name}, expected_errors=rows_of(errors),
         notices=tuple(f"calibration {name} {words}" for words in _doubts(config, saved, sigmas)))
+
+
+def rows_of(errors: Mapping[int, float]) -> tuple[dict[str, Any], ...]:
+    """By step, as a report has them."""
+    return tuple({"step": step, "error": error} for step, error in errors.items())
+
+
+def _nearest(profile: Profile, sigmas: Sequence[float]) -> Recording:
+    """The recording of the run's levels, or else of its number of steps, or else the first."""
+    return max(profile.recordings, key=lambda one: (one.same_levels(sigmas), one.steps == len(sigmas) - 1))
 
 
 def _without_calibration(config: CacheConfig, sigmas: Sequence[float]) -> FullSteps:
     if config.schedule:
-        return FullSteps(config.schedule, config.tolerance)
+        return FullSteps(config.schedule, config.predictor, config.tolerance)
     notices = ("tolerance is not used with interval 0, which has no widest gap: set an interval for it",)
-    return FullSteps(suited_ramp(sigmas), notices=notices if config.tolerance else ())
+    return FullSteps(suited_ramp(sigmas), config.predictor, notices=notices if config.tolerance else ())
 
 
 def suited_ramp(sigmas: Sequence[float]) -> RampSchedule:
@@ -71,7 +94,7 @@ def suited_ramp(sigmas: Sequence[float]) -> RampSchedule:
         return RampSchedule.suited(total)
 
 
-def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float]) -> Iterator[str]:
+def _doubts(config: CacheConfig, saved: Recording, sigmas: Sequence[float]) -> Iterator[str]:
     """How the run differs from what its full steps were chosen for."""
     total = len(sigmas) - 1
     if total != saved.steps:
@@ -87,5 +110,5 @@ def _doubts(config: CacheConfig, saved: SavedCalibration, sigmas: Sequence[float
 
 
 @lru_cache(maxsize=32)
-def _calibrated(saved: SavedCalibration, budget: int, predictor: AbstractPredictor) -> Calibration:
+def _calibrated(saved: Recording, budget: int, predictor: AbstractPredictor) -> Calibration:
     return calibrate(saved.gram, saved.step_weights, budget, (predictor,))

@@ -1,6 +1,6 @@
 """The only patching of ComfyUI: a cloned model gets wrappers, and each sampling run a copy of its options.
 
-Life cycle: the clone carries nothing but an immutable CacheConfig and the last run's report, plain data, inside its
+Life cycle: the clone carries nothing but an immutable RunConfig and the last run's report, plain data, inside its
 wrappers. OUTER_SAMPLE makes a Run, puts it into this run's transformer_options, and frees it in `finally`.
 PREPARE_SAMPLING reserves memory, PREDICT_NOISE tells the run its step, CALC_COND_BATCH counts its calls, APPLY_MODEL
 records or forecasts. The shared model is patched only inside a `with`, of a site or while memory is reserved.
@@ -8,6 +8,7 @@ records or forecasts. The shared model is patched only inside a `with`, of a sit
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,16 +19,22 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...femo_core import RunReport
-from ..cache_config import CacheConfig
+from ..cache_config import CacheConfig, RunConfig
+from ..learned.full_steps import FullSteps, choose
 from .call import apply
 from .control import with_deferred_controls
+from .reporting import Channel, Silence
 from .run import KEY, Run, run_of
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
     """A clone of a ModelPatcher that samples with `config`. A cache of this pack that is on it already is replaced."""
+    return attach_sampling(model, CachedSampling(config))
+
+
+def attach_sampling(model: Any, sampling: Sampling) -> Any:
     return with_wrappers(model, KEY, {
-        WrappersMP.OUTER_SAMPLE: _Sampling(config).outer_sample,
+        WrappersMP.OUTER_SAMPLE: sampling.outer_sample,
         WrappersMP.PREPARE_SAMPLING: _prepare_sampling,
         WrappersMP.PREDICT_NOISE: _predict_noise,
         WrappersMP.CALC_COND_BATCH: _calc_cond_batch,
@@ -83,26 +90,49 @@ class _LastRun:
 
 
 @dataclass(frozen=True)
-class _Sampling:
-    config: CacheConfig
+class Sampling(ABC):
+    """What a node has on a model: nothing but what it asks for, and the last run's report."""
+
+    config: RunConfig
     last: _LastRun = field(default_factory=_LastRun, compare=False)
 
+    @abstractmethod
     def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
                      *args: Any, **kwargs: Any) -> Any:
+        """Chooses full steps, and has `sample` do the rest."""
+
+    def sample(self, full_steps: FullSteps, executor: Any, noise: Tensor, latent_image: Any, sampler: Any,
+               sigmas: Tensor, *args: Any, silent: bool = False, **kwargs: Any) -> Any:
+        """One sampling run. silent: nobody is told of it, and it leaves no report."""
         guider = executor.class_obj
-        run = Run(self.config, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape])
+        channel = Silence() if silent else Channel(self.config.node, self.config.node_id)
+        run = Run(self.config, full_steps, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape], channel)
         try:
             with own_options(guider) as transformer_options:
                 transformer_options[KEY] = run
                 _make_innermost(transformer_options)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-                self.last.report = run.publish()
+                report = run.publish()
+                if not silent:
+                    self.last.report = report
                 return result
         except BaseException:
             run.stopped()
             raise
         finally:
             run.session.close()
+
+
+@dataclass(frozen=True)
+class CachedSampling(Sampling):
+    """By the node's own settings."""
+
+    config: CacheConfig
+
+    def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
+                     *args: Any, **kwargs: Any) -> Any:
+        full_steps = choose(self.config, executor.class_obj.model_patcher.model, sigmas.tolist())
+        return self.sample(full_steps, executor, noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
 def _prepare_sampling(executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:

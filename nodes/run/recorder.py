@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,9 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ...femo_core import TrajectoryGram
-from ..learned.calibration_file import SavedCalibration, fingerprint, path_of, read, write
+from ...femo_core import Profile, Recording, TrajectoryGram
+from ..learned.calibration_file import path_of, read, write
+from ..learned.identity import fingerprint, signature
 from .attach import make_outermost, own_options, with_wrappers
 from .obstacles import obstacle_of
 from .reporting import log, show
@@ -19,6 +22,7 @@ from .steps import StepClock
 
 KEY = "femo_calibrate"
 NODE = "FeMo Calibrate"
+NEVER_DRAWS = ("sample_res_multistep",)  # takes a noise sampler and leaves it alone
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,24 @@ class Recorder:
     def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
-        recording = _Recording(guider, sampler, sigmas)
+        recording = RunRecording(guider, sampler, sigmas)
         with own_options(guider) as transformer_options:
             make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         self._save(recording)  # a run that was interrupted or has failed does not come here
         return result
 
-    def _save(self, recording: _Recording) -> None:
+    def _save(self, recording: RunRecording) -> None:
         """The run is over and its picture must not be lost: what goes wrong here is only said."""
         try:
             saved = recording.result()
+            model = recording.guider.model_patcher.model
             if self.average and path_of(self.name).is_file():
-                saved = saved.averaged_into(read(self.name))
-            write(self.name, saved)
+                earlier = read(self.name)
+                if earlier.model != (this := fingerprint(model)):
+                    raise ValueError(f"it is of another model ({earlier.model}; this one is {this})")
+                saved = saved.averaged_into(earlier.recordings[0])
+            write(self.name, Profile(fingerprint(model), (saved,), signature(model)))
         except Exception as error:
             message = f"nothing was saved as {self.name}: {error}"
             log.warning("%s: %s", NODE, message)
@@ -62,7 +70,7 @@ class Recorder:
         show(message, self.node_id)
 
 
-class _Recording:
+class RunRecording:
     """One sampling run: the guided derivative (x − denoised) / σ at each whole step.
 
     That is what the sampler goes by. Of flow models it is the guided velocity, of models that predict noise the guided
@@ -78,6 +86,7 @@ class _Recording:
         self.guider, self.sampler, self.sigmas = guider, sampler, sigmas.tolist()
         self.clock = StepClock(self.sigmas)
         self.features: dict[int, Tensor] = {}  # by step
+        self.denoised: Tensor | None = None  # at the last of them
         self.obstacle = ""
 
     def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,
@@ -88,9 +97,10 @@ class _Recording:
         if step.is_integer() and step < self.clock.total_steps and not self.obstacle:
             sigma = timestep.float().reshape(-1, *[1] * (x.ndim - 1))
             self.features[int(step)] = ((x - denoised).float() / sigma).cpu()
+            self.denoised = denoised
         return denoised
 
-    def result(self) -> SavedCalibration:
+    def result(self) -> Recording:
         """Raises ValueError, saying why, where there is nothing to save."""
         total = self.clock.total_steps
         if self.obstacle:
@@ -101,12 +111,12 @@ class _Recording:
         gram = TrajectoryGram()
         for step in range(total):
             gram.record(step, self.features.pop(step))
-        function = getattr(self.sampler, "sampler_function", self.sampler)
         model_sampling = self.guider.model_patcher.get_model_object("model_sampling")
-        return SavedCalibration(
-            model=fingerprint(self.guider.model_patcher.model), sigmas=self.sigmas,
-            signals=[_signal(model_sampling, sigma) for sigma in self.sigmas], matrix=gram.matrix.tolist(),
-            sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_"),
+        size = 1.0 if self.denoised is None else float(self.denoised.float().square().mean().sqrt())
+        return Recording(
+            sigmas=self.sigmas, signals=signals_of(model_sampling, self.sigmas), matrix=gram.matrix.tolist(), size=size,
+            stochastic=draws_noise(self.sampler),
+            sampler=name_of(self.sampler),
             shift=_number(getattr(model_sampling, "shift", None)), guidance=_number(getattr(self.guider, "cfg", None)))
 
 
@@ -118,9 +128,30 @@ def _why_not_full(model_options: dict[str, Any], network: nn.Module) -> str:
     return obstacle_of(model_options, network)
 
 
-def _signal(model_sampling: Any, sigma: float) -> float:
-    """The picture's factor in x at a noise level: what becomes of a picture of ones without noise."""
-    return float(model_sampling.noise_scaling(torch.tensor([sigma]), torch.zeros(1), torch.ones(1)))
+def name_of(sampler: Any) -> str:
+    function = getattr(sampler, "sampler_function", sampler)
+    return getattr(function, "__name__", type(function).__name__).removeprefix("sample_")
+
+
+def signals_of(model_sampling: Any, sigmas: Sequence[float]) -> list[float]:
+    """The picture's factor in x at each noise level: what becomes of a picture of ones without noise."""
+    return [float(model_sampling.noise_scaling(torch.tensor([sigma]), torch.zeros(1), torch.ones(1)))
+            for sigma in sigmas]
+
+
+def draws_noise(sampler: Any) -> bool:
+    """Whether a sampler renews noise on the way, so that its paths are rough: by what its function takes."""
+    function = getattr(sampler, "sampler_function", None)
+    asked = getattr(sampler, "extra_options", {})
+    try:
+        takes = inspect.signature(function).parameters if function else {}
+    except (TypeError, ValueError):
+        return False
+    if asked.get("s_churn", 0):
+        return True
+    if "noise_sampler" not in takes or (function.__name__.startswith(NEVER_DRAWS) and "eta" not in takes):
+        return False
+    return bool(asked.get("eta", takes["eta"].default if "eta" in takes else 1.0))
 
 
 def _number(value: Any) -> float | None:

@@ -71,3 +71,16 @@ class Channel:
         except Exception:  # a picture must not fail because nobody can be told of it
             log.exception("%s: the report could not be sent", self.node)
             self._server = None
+
+
+class Silence(Channel):
+    """Of a run that is nobody's but ours."""
+
+    def __init__(self) -> None:
+        self._server = None
+
+    def progress(self, report: Callable[[], RunReport]) -> None:
+        """Nobody sees it."""
+
+    def done(self, report: RunReport) -> None:
+        """Nobody is told."""

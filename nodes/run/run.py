@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ...femo_core import ForecastSession, RunReport
-from ..cache_config import CacheConfig
+from ..cache_config import RunConfig
 from ..families import find_family
-from ..learned.full_steps import choose
+from ..learned.full_steps import FullSteps
 from ..sites import Embedders
 from .memory import Room
 from .obstacles import obstacle_of
-from .reporting import Channel, log
+from .reporting import Channel, Silence, log
 from .site_choice import SiteChoice
 from .steps import StepClock, coordinates_of, interpolated
 from .streams import StreamKeys
@@ -30,15 +30,16 @@ KEY = "femo"  # in transformer_options
 class Run:
     """One sampling run. An instance, because ComfyUI merges dicts of transformer_options anew on every call."""
 
-    def __init__(self, config: CacheConfig, sigmas: Tensor, guider: Any, shapes: Sequence[Sequence[int]]):
-        self.config, self.guider, self.clock = config, guider, StepClock(sigmas.tolist())
-        self.channel, self.started = Channel(config.node, config.node_id), time.perf_counter()
+    def __init__(self, config: RunConfig, full_steps: FullSteps, sigmas: Tensor, guider: Any,
+                 shapes: Sequence[Sequence[int]], channel: Channel):
+        self.config, self.full_steps, self.guider, self.channel = config, full_steps, guider, channel
+        self.clock, self.started = StepClock(sigmas.tolist()), time.perf_counter()
         self.shapes = shapes  # of the latents that are sampled together
         storage = torch.device("cpu") if config.cache_device == "cpu" else None
-        self.room = Room(guider, storage or guider.model_patcher.load_device, config.predictor.buffer_count)
-        self.full_steps = choose(config, guider.model_patcher.model, sigmas.tolist())
-        self.session = ForecastSession(self.full_steps.schedule, config.predictor, self.clock.total_steps, storage,
-                                       tolerance=self.full_steps.tolerance)
+        self.room = Room(guider, storage or guider.model_patcher.load_device, full_steps.predictor.buffer_count)
+        expected = {row["step"]: row["error"] for row in full_steps.expected_errors} if full_steps.guarded else {}
+        self.session = ForecastSession(full_steps.schedule, full_steps.predictor, self.clock.total_steps, storage,
+                                       tolerance=full_steps.tolerance, expected_errors=expected)
         self.network = guider.model_patcher.model.diffusion_model
         self.family = find_family(self.network)
         self.coordinates = self._coordinates(sigmas)
@@ -95,7 +96,7 @@ class Run:
         self._log_once(message)
 
     def _log_once(self, message: str) -> None:
-        if message not in self._logged:
+        if message not in self._logged and not isinstance(self.channel, Silence):
             self._logged.add(message)
             log.warning("%s: %s", self.config.node, message)
 
@@ -104,7 +105,8 @@ class Run:
 
     def publish(self) -> RunReport:
         report = self._with_expected(
-            self.session.report(time.perf_counter() - self.started, self.obstacle, self._settings()))
+            self.session.report(
+                time.perf_counter() - self.started, self.obstacle or self.full_steps.reason, self._settings()))
         for message in report.warnings:
             self._log_once(message)  # those of the session itself, known only now
         self.channel.done(report)
@@ -120,9 +122,9 @@ class Run:
     def _with_expected(self, report: RunReport) -> RunReport:
         return replace(report, expected_errors=self.full_steps.expected_errors)
 
-    def _settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, Any]:
         return {"site": self.choice.name, "model": self.family.name, "coordinate": self.config.coordinate,
-                "calibration": self.full_steps.calibration}
+                **self.full_steps.words}
 
 
 def run_of(transformer_options: dict[str, Any] | None) -> Run | None:

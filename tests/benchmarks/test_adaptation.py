@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from adaptation import Setting, compared, table
-from solvers import ancestral, euler
+
+from benchmarks.calibration.adaptation import Setting, compared, table
+from benchmarks.sampling.solvers import ancestral, euler
 
 SIGMAS = (4.0, 2.0, 1.0, 0.5, 0.0)
 

@@ -3,13 +3,21 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import mean
 
-import error_control
 import pytest
 import torch
-from calibration import Recording
-from error_control import TOLERANCES, WIDEST_GAP, Pictures, cell, forecast_error, tolerance_for, verified
-from subjects import TinyFlux
 
+from benchmarks.calibration import error_control
+from benchmarks.calibration.calibration import Recording
+from benchmarks.calibration.error_control import (
+    TOLERANCES,
+    WIDEST_GAP,
+    Pictures,
+    cell,
+    forecast_error,
+    tolerance_for,
+    verified,
+)
+from benchmarks.sampling.subjects import TinyFlux
 from femo_core import TaylorSeer
 
 STEPS = 50

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from forecasters import DividedDifferences, HiCache, Spectrum, spectrum_steps
 
+from benchmarks.rivals.forecasters import DividedDifferences, HiCache, Spectrum, spectrum_steps
 from femo_core import TaylorSeer
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 
-import gpu_page
-import gpu_stages
-import on_gpu
 import pytest
 import torch
-from gpu_page import Found
-from tables import README, RESULTS
+
+from benchmarks import on_gpu
+from benchmarks.gpu import page as gpu_page
+from benchmarks.gpu import stages as gpu_stages
+from benchmarks.gpu.page import README, Found
+from benchmarks.pages.results import RESULTS
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers and the profiler have their own
 
@@ -73,11 +74,12 @@ def test_the_compiled_sums_are_the_kernels_own():
 
 def test_a_stage_that_fails_or_takes_too_long_costs_the_others_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(on_gpu, "sys", type(sys)("sys"))
-    script = tmp_path / "stage.py"
+    script = tmp_path / "a_stage.py"
     script.write_text("import sys, time\nprint('as it is')\nif 'profile' in sys.argv: time.sleep(60)\nsys.exit(3)\n",
                       encoding="utf-8")
     on_gpu.sys.executable = sys.executable
-    monkeypatch.setattr(on_gpu, "__file__", str(script))
+    monkeypatch.setattr(on_gpu, "MODULE", "a_stage")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = Found(tmp_path / "gpu.jsonl")
     found.add("device", "device", name="a CPU", torch="2", cuda=None)
     on_gpu.run_stages(found, ["profile", "kernels"], {"profile": 2, "kernels": 20}, dry=True)

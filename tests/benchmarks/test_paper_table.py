@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import math
 
-import paper_table
 import pytest
-import tables
 import torch
-from metrics import frechet, mean_and_error, psnr, rmse, ssim
-from paper_table import (
-    FEWER,
-    FULL,
-    KEY,
-    RESULTS,
-    Bench,
-    Method,
-    Spec,
-    Table,
-    for_tuning,
-    network_runs,
-    plan,
-    random_prompts,
-)
-from solvers import adams_bashforth, ancestral, euler
-from subjects import TinyDiT, TinyFlux
 
+from benchmarks import paper_table
+from benchmarks.pages import tables
+from benchmarks.pages.results import RESULTS
+from benchmarks.paper_table import FEWER, FULL, KEY, Bench, Method, Spec, Table, network_runs, plan
+from benchmarks.sampling.jobs import for_tuning, random_prompts
+from benchmarks.sampling.metrics import frechet, mean_and_error, psnr, rmse, ssim
+from benchmarks.sampling.solvers import adams_bashforth, ancestral, euler
+from benchmarks.sampling.subjects import TinyDiT, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer
 
 TUNED = {sampler: {(order, start): beta + 0.1 * order for order in (1, 2) for start in ("zero", "feature")}
@@ -159,7 +148,7 @@ def test_the_metrics():
 
 
 def test_the_frechet_distance_tells_near_from_far():
-    from classifier import Classifier
+    from benchmarks.models.classifier import Classifier
 
     torch.manual_seed(0)
     judge = Classifier().eval().requires_grad_(False)
@@ -171,7 +160,7 @@ def test_the_frechet_distance_tells_near_from_far():
 
 @pytest.mark.filterwarnings("default")
 def test_diffusers_flux_computes_the_same():
-    from rivals import DiffusersFlux
+    from benchmarks.rivals.caches import DiffusersFlux
 
     flux = DiffusersFlux()
     bench = Bench(flux, 1, (0,))
@@ -196,7 +185,7 @@ def test_the_figure(tmp_path):
 
 
 def test_the_trajectory(tmp_path, monkeypatch):
-    import trajectory
+    from benchmarks import trajectory
 
     monkeypatch.setattr(trajectory, "SAMPLES", 2)
     monkeypatch.setattr("sys.argv", ["trajectory.py", "--out", str(tmp_path / "trajectory.png")])
@@ -205,7 +194,7 @@ def test_the_trajectory(tmp_path, monkeypatch):
 
 
 def test_a_forecast_from_the_true_path_is_exact_at_full_steps_and_on_a_straight_path():
-    import trajectory
+    from benchmarks import trajectory
 
     path = torch.arange(20.0)[:, None, None, None] * torch.ones(20, 2, 3, 4)
     found = trajectory.forecast(TaylorSeer(1), path, Schedule(4, 2, 1))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from forecasting import sample
-from subjects import Job, TinyDiT, TinyFlux
 
+from benchmarks.sampling.forecasting import sample
+from benchmarks.sampling.subjects import Job, TinyDiT, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
@@ -15,7 +15,7 @@ JOB = Job(("red house day", "blue moon night"), seed=5)
 
 @pytest.fixture(scope="module", params=[TinyFlux, TinyDiT], ids=lambda subject: subject.name)
 def pipeline(request):
-    from pipelines import Pipeline
+    from benchmarks.engines.pipelines import Pipeline
 
     return Pipeline(request.param())
 

@@ -9,13 +9,22 @@ from collections import Counter
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import real_inputs
-import real_metrics
-import real_page
-import real_run
 import torch
-from real_workflow import Method, WorkflowError, defaults, find, load, missing_files, with_method, without_caches
 
+from benchmarks.real import inputs as real_inputs
+from benchmarks.real import metrics as real_metrics
+from benchmarks.real import page as real_page
+from benchmarks.real import run as real_run
+from benchmarks.real.workflow import (
+    Method,
+    WorkflowError,
+    defaults,
+    find,
+    load,
+    missing_files,
+    with_method,
+    without_caches,
+)
 from femo_core import presets
 
 

@@ -8,15 +8,15 @@ import math
 from itertools import pairwise
 
 import pytest
-import real_models
-import regime_rivals
-import regimes
-import regimes_page
 import torch
-from recording import Recording
-from regime_subjects import MODELS, REGIMES, Regime
-from scenes import draw_scenes
-from solvers import dpmpp_2m, euler
+
+from benchmarks import regimes
+from benchmarks.models.scenes import draw_scenes
+from benchmarks.pages import real_models, regimes_page
+from benchmarks.rivals import regime_rivals
+from benchmarks.sampling.recording import Recording
+from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
+from benchmarks.sampling.solvers import dpmpp_2m, euler
 
 SMALL = {"SAMPLES": 1, "LEARNED": 1, "LIMIT_STEPS": 6, "ELSEWHERE": {"tuned, learned at 20 steps": 6}}
 

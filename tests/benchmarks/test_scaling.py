@@ -12,7 +12,7 @@ SMALL = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_
 
 @pytest.fixture(scope="module")
 def cost():
-    import scaling
+    from benchmarks.speed import scaling
 
     return scaling.costs(scaling.flux(), 1024)
 
@@ -44,7 +44,7 @@ def test_one_gpu_sends_nothing(cost):
 
 def test_several_processes_are_timed():
     """On the CPU, in small."""
-    from scaling import SITES, measured
+    from benchmarks.speed.scaling import SITES, measured
 
     found = measured(2, "cpu", (64,), SMALL, text=8)
     assert set(found) == {(64, site) for site in SITES}

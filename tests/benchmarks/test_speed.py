@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 
 import pytest
-import speed
 import torch
-from flux_model import FluxConfig
-from memory_meter import MemoryMeter
-from speed_engines import InDiffusers, RandomFlux, Size, Standalone
 
+from benchmarks.models.flux_model import FluxConfig
+from benchmarks.speed import speed
+from benchmarks.speed.memory_meter import MemoryMeter
+from benchmarks.speed.speed_engines import InDiffusers, RandomFlux, Size, Standalone
 from femo_core.kernels import eager
 
 SMALL = Size("small", FluxConfig(128, 2, 3, context_dim=64), side=24, text=16)

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from forecasting import count_flops, sample
-from metrics import psnr
-from subjects import Job, TinyDiT
-from tiny_dit import CHECKPOINT, CLASSES, NULL_CLASS, classes_of, ddim_timesteps, labels_of, sigmas_of
 
+from benchmarks.models.tiny_dit import CHECKPOINT, CLASSES, NULL_CLASS, classes_of, ddim_timesteps, labels_of, sigmas_of
+from benchmarks.sampling.forecasting import count_flops, sample
+from benchmarks.sampling.metrics import psnr
+from benchmarks.sampling.subjects import Job, TinyDiT
 from femo_core import FeMo, Schedule, TaylorSeer
 
 JOB = Job(("red house day", "green tree paper", "blue moon night"), seed=3)

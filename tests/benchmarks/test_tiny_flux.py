@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
-import demo
-import drawings
 import pytest
 import torch
-from flux_model import Flux, FluxConfig
-from forecasting import count_flops, sample
-from subjects import Job, TinyFlux
-from tiny_flux import CHECKPOINTS, Codec, encode_prompts, shifted_sigmas
 
+from benchmarks import demo
+from benchmarks.models import drawings
+from benchmarks.models.flux_model import Flux, FluxConfig
+from benchmarks.models.tiny_flux import CHECKPOINTS, Codec, encode_prompts, shifted_sigmas
+from benchmarks.sampling.forecasting import count_flops, sample
+from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer
 
 JOB = Job(("red house day", "green tree paper", "yellow star night"), seed=3)

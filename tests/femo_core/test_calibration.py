@@ -20,7 +20,7 @@ from femo_core import (
     expected_forecast_errors,
     lasting_step_lengths,
 )
-from femo_core.plan import FixedPlan
+from femo_core.plans.plan import FixedPlan
 
 
 def directly(features, weights, steps, predictor, correlation):

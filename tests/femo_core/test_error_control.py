@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from femo_core import ExplicitSchedule, FeMo, ForecastSession, Schedule, TaylorSeer
-from femo_core.error_control import next_gap
+from femo_core.plans.error_control import next_gap
 
 REUSE = TaylorSeer(0)  # whose error grows as the gap
 TOLERANCE = 0.125

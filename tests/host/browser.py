@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from comfy_server import Client
 from hosts import find_chromium
+
+from benchmarks.engines.comfy_server import Client
 
 CHROMIUM = find_chromium()
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -24,14 +25,24 @@ HARMLESS = re.compile(
     r"AxiosError|Network Error")
 
 
+# How many workflows have ended, for this tab: messages come in their order, so ours have come before.
+COUNT_ENDS = """() => {
+    window.femoTestEnds = 0
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(end, () => { window.femoTestEnds += 1 })
+}"""
 OURS = re.compile(r"/extensions/femo|/prompt$")  # what must never be refused or lacking
 
 
 class Page:
-    """ComfyUI in a tab. `errors` are those of its console that say something of us or of the workflow."""
+    """ComfyUI in a tab. `errors` are those of its console that say something of us or of the workflow.
 
-    def __init__(self, page: Any, server: Client):
+    settings: the front end's, with _ for the dots of their names (VueNodes_Enabled=True).
+    """
+
+    def __init__(self, page: Any, server: Client, **settings: Any):
         self.page, self.server = page, server
+        self.settings = {"Comfy." + name.replace("_", "."): value for name, value in settings.items()}
         self.errors: list[str] = []
         page.on("console", lambda message: self._note(message.text) if _is_error(message) else None)
         page.on("pageerror", lambda error: self._note(error.stack or str(error)))
@@ -44,9 +55,13 @@ class Page:
             self.errors.append(text)
 
     def open(self) -> None:
+        folder = self.server.log.parent / "user" / "default"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True, **self.settings}))
         self.page.goto(f"http://{self.server.address}/", timeout=60_000)
         self.page.wait_for_function("!!window.LiteGraph?.registered_node_types.FeMoCache", timeout=90_000)
         self.page.wait_for_timeout(2000)  # the front end goes on to load the last, or its first, workflow
+        self.run(COUNT_ENDS)
         # ComfyUI 0.3.64 has errors of its own as it starts.
         self.errors = [error for error in self.errors if "femo" in error]
 
@@ -77,19 +92,23 @@ class Page:
     def queue(self, seconds: float = 240) -> dict[str, Any]:
         """Queues the workflow as the button does, waits for its end, and returns its history."""
         self.wait_until_idle()
-        known = self.server.get("/history").json()
+        known, ends = self.server.get("/history").json(), self.run("() => window.femoTestEnds")
         self.run("async () => { await app.queuePrompt(0) }")
+        self.page.wait_for_function("ends => window.femoTestEnds > ends", arg=ends, timeout=1000 * seconds)
+        found: list[dict[str, Any]] = []
+        self.until(lambda: found.extend(
+            entry for key, entry in self.server.get("/history").json().items() if key not in known) or found)
+        self.page.wait_for_timeout(300)  # for what is drawn
+        return found[0]
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = [entry for key, entry in self.server.get("/history").json().items() if key not in known]
-            if found:
-                self.page.wait_for_timeout(500)  # for the last messages
-                return found[0]
-            self.page.wait_for_timeout(200)
-        raise TimeoutError(f"the workflow did not end within {seconds} s")
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not so within {seconds} s")
+            self.page.wait_for_timeout(100)
 
     def wait_until_idle(self) -> None:
-        self.page.wait_for_timeout(500)
         while any(self.server.get("/queue").json().values()):
             self.page.wait_for_timeout(200)
         self.page.wait_for_timeout(500)
@@ -133,13 +152,9 @@ def open_browser() -> Iterator[Any]:
 
 @contextmanager
 def open_page(browser: Any, server: Client, **settings: Any) -> Iterator[Page]:
-    """A tab of its own. settings: the front end's, with _ for the dots of their names (VueNodes_Enabled=True)."""
-    folder = server.log.parent / "user" / "default"
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = {"Comfy." + name.replace("_", "."): value for name, value in settings.items()}
-    (folder / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True, **chosen}))
+    """A tab of its own."""
     context = browser.new_context(viewport=SIZE)
     try:
-        yield Page(context.new_page(), server)
+        yield Page(context.new_page(), server, **settings)
     finally:
         context.close()

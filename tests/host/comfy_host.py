@@ -42,6 +42,7 @@ femo_node: Any = sys.modules[f"{PACK}.nodes.femo"]
 dit_host: Any = sys.modules[f"{PACK}.nodes.dit.host"]
 dit_model: Any = sys.modules[f"{PACK}.nodes.dit.model"]
 calibrate_node: Any = sys.modules[f"{PACK}.nodes.calibrate"]
+identity: Any = sys.modules[f"{PACK}.nodes.learned.identity"]
 calibration_file: Any = sys.modules[f"{PACK}.nodes.learned.calibration_file"]
 taylorseer_node: Any = sys.modules[f"{PACK}.nodes.taylorseer"]
 
@@ -61,7 +62,7 @@ def patcher(config: Any, dtype: torch.dtype = torch.float32, computes_in: torch.
 def accelerated(model: Any, predictor: Any = None, interval: int = 3, warmup: int = 3, cooldown: int = 0,
                 site: str = "hidden") -> Any:
     return attach_module.attach(model, attach_module.CacheConfig(
-        predictor or femo_core.TaylorSeer(1), femo_core.Schedule(interval, warmup, cooldown), site))
+        predictor or femo_core.TaylorSeer(1), femo_core.Schedule(interval, warmup, cooldown), site=site))
 
 
 OTHER_CACHES = ("EasyCache", "LazyCache", "function wrapper")

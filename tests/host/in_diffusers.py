@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from subjects import Job, TinyDiT, TinyFlux
 
 import femo_core
+from benchmarks.sampling.subjects import Job, TinyDiT, TinyFlux
 
 SUBJECTS = (TinyFlux, TinyDiT)
 SITES = ("hidden", "module", "output")
@@ -35,7 +35,7 @@ SETTINGS = (
 
 
 def main() -> None:
-    from pipelines import Pipeline
+    from benchmarks.engines.pipelines import Pipeline
 
     results = {}
     for kind in SUBJECTS:

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from browser import Page, open_browser, open_page
-from comfy_server import comfy_server
 from hosts import ROOT, server_environment, this_host
 from PIL import Image
+
+from benchmarks.engines.comfy_server import comfy_server
 
 FOLDER = ROOT / "example_workflows"
 NEEDS_A_TEST_NODE = {"flux_femo"}  # for its prompts: for the API only

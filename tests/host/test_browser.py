@@ -5,14 +5,18 @@ Where there is no Chromium these are skipped. Pictures of what was seen are in o
 
 from __future__ import annotations
 
+import functools
 import json
+import uuid
+from contextlib import ExitStack
 
 import pytest
 import requests
 from browser import CHROMIUM, open_browser, open_page
 from comfy_host import HOST
-from comfy_server import ROOT, comfy_server
 from hosts import NO_CHROMIUM, server_environment, version
+
+from benchmarks.engines.comfy_server import ROOT, comfy_server
 
 if CHROMIUM is None:
     pytest.skip(NO_CHROMIUM, allow_module_level=True)
@@ -38,20 +42,29 @@ def browser():
         yield browser
 
 
+@pytest.fixture(scope="module")
+def pages(browser, server):
+    """Tabs that stay open, as opening one takes as long as most tests: by whether nodes are drawn in Vue."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda vue: stack.enter_context(open_page(browser, server, VueNodes_Enabled=vue)))
+
+
 @pytest.fixture(params=RENDERERS, ids=lambda vue: "vue" if vue else "canvas")
-def any_page(request, browser, server):
+def any_page(request, pages):
     """In either way that the front end draws nodes."""
-    with open_page(browser, server, VueNodes_Enabled=request.param) as page:
-        page.vue = request.param
-        yield page
-        assert page.errors == []
+    page = pages(request.param)
+    page.vue = request.param
+    page.errors.clear()
+    yield page
+    assert page.errors == []
 
 
 @pytest.fixture
-def page(browser, server):
-    with open_page(browser, server) as page:
-        yield page
-        assert page.errors == []
+def page(pages):
+    page = pages(False)
+    page.errors.clear()
+    yield page
+    assert page.errors == []
 
 
 def api(name):
@@ -59,7 +72,8 @@ def api(name):
 
 
 def ui(name, folder=WORKFLOWS):
-    return json.loads((folder / f"{name}.json").read_text())
+    """Under an id of its own, as reports are kept by it."""
+    return json.loads((folder / f"{name}.json").read_text()) | {"id": str(uuid.uuid4())}
 
 
 def inputs_of(prompt):
@@ -174,18 +188,25 @@ def test_a_calibration_of_another_machine_is_kept_and_costs_a_notice(page):
     assert "is not used, but the interval" in page.run("() => document.querySelector('.femo-notice').textContent")
 
 
-@pytest.mark.parametrize("palette", ["light", "dark"])
-def test_both_themes(browser, server, palette):
-    """The words take the theme's colours."""
-    with open_page(browser, server, ColorPalette=palette) as page:
+@pytest.fixture(scope="module", params=[("light", "zh"), ("dark", "en")], ids=" ".join)
+def other_page(request, browser, server):
+    """In another theme and language."""
+    palette, locale = request.param
+    with open_page(browser, server, ColorPalette=palette, Locale=locale) as page:
+        page.palette, page.locale = palette, locale
         page.load(ui("dit_femo"))
-        page.page.wait_for_timeout(500)
-        colour = page.run("() => getComputedStyle(document.querySelector('.femo-report')).color")
-        brightness = sum(map(int, colour[colour.index("(") + 1:-1].split(",")[:3])) / 3
-        assert brightness < 128 if palette == "light" else brightness > 128
-        page.fit()
-        page.screenshot(OUT / f"theme_{palette}.png")
+        yield page
         assert page.errors == []
+
+
+def test_the_words_take_the_themes_colours(other_page):
+    page = other_page
+    page.page.wait_for_function("!!document.querySelector('.femo-report')", timeout=60_000)
+    colour = page.run("() => getComputedStyle(document.querySelector('.femo-report')).color")
+    brightness = sum(map(int, colour[colour.index("(") + 1:-1].split(",")[:3])) / 3
+    assert brightness < 128 if page.palette == "light" else brightness > 128
+    page.fit()
+    page.screenshot(OUT / f"theme_{page.palette}.png")
 
 
 def test_nothing_of_the_report_is_saved(any_page):
@@ -409,21 +430,17 @@ def test_a_picture_dragged_in_brings_its_workflow_back(page):
         const picture = await fetch(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
         await app.handleFile(new File([await picture.blob()], filename, { type: "image/png" }))
     }""", place)
-    page.page.wait_for_timeout(1000)
-    assert inputs_of(page.prompt()) == inputs_of(before)
+    page.until(lambda: inputs_of(page.prompt()) == inputs_of(before))
     assert widgets(page, "FeMoCache")["interval"] == 3
 
 
-@pytest.mark.parametrize("locale", ["en", "zh"])
-def test_names_and_words_are_in_the_users_language(browser, server, locale):
-    with open_page(browser, server, Locale=locale) as page:
-        page.load(ui("dit_femo"))
-        title = page.run("() => LiteGraph.registered_node_types.FeMoCache.title")
-        label = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').widgets"
-                         ".find(w => w.name === 'interval').label")
-        idle = page.run("() => document.querySelector('.femo-report').innerText")
-        assert page.errors == []
-    if locale == "zh":
+def test_names_and_words_are_in_the_users_language(other_page):
+    page = other_page
+    title = page.run("() => LiteGraph.registered_node_types.FeMoCache.title")
+    label = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').widgets"
+                     ".find(w => w.name === 'interval').label")
+    idle = page.run("() => document.querySelector('.femo-report').innerText")
+    if page.locale == "zh":
         assert "FeMo 缓存" in title
         assert label == "间隔"
         assert "报告" in idle

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import threading
-from dataclasses import replace
 
 import pytest
 import small_models
@@ -28,6 +27,7 @@ from small_flux import build_flux, sample
 from small_images import IMAGES
 
 full_steps = sys.modules[f"{PACK}.nodes.learned.full_steps"]
+fingerprint = sys.modules[f"{PACK}.nodes.learned.identity"].fingerprint
 folder_paths = sys.modules["folder_paths"]
 STEPS = 12
 LINE = femo_core.TaylorSeer(1)
@@ -56,7 +56,7 @@ def calibrating(model, name="dit", average=False, enabled=True):
 
 def cached(model, name="dit", budget=5, predictor=LINE, site="output", schedule=None, **config):
     return attach_module.attach(model, attach_module.CacheConfig(
-        predictor, schedule or femo_core.Schedule(3, 2, 1), site, calibration=name, budget=budget, **config))
+        predictor, schedule or femo_core.Schedule(3, 2, 1), site=site, calibration=name, budget=budget, **config))
 
 
 def derivatives(model, **settings):
@@ -68,6 +68,12 @@ def derivatives(model, **settings):
 
     sample(model, callback=callback, **settings)
     return torch.stack(found).double()
+
+
+def recorded(name):
+    """Of the file, which has one recording."""
+    (found,) = calibration_file.read(name).recordings
+    return found
 
 
 def settings_of(model, scheduler="simple", steps=STEPS, **_):
@@ -83,7 +89,8 @@ def test_the_picture_stays_and_the_matrix_is_that_of_the_run(flux, folder, setti
     plain = sample(flux, **settings)
     assert torch.equal(sample(calibrating(flux), **settings), plain)
     assert leftovers(flux) == []
-    saved = json.loads((folder / "dit.json").read_text())
+    profile = json.loads((folder / "dit.json").read_text())
+    (saved,) = profile["recordings"]
     features, sigmas = derivatives(flux, **settings), settings_of(flux, **settings)
     expected = features @ features.T / features.shape[1]
     matrix = torch.tensor(saved["matrix"], dtype=torch.float64)
@@ -91,12 +98,13 @@ def test_the_picture_stays_and_the_matrix_is_that_of_the_run(flux, folder, setti
     assert torch.equal(matrix, matrix.T)
     torch.testing.assert_close(torch.tensor(saved["sigmas"]), sigmas)
     torch.testing.assert_close(torch.tensor(saved["signals"]), 1 - sigmas)  # a flow model
-    assert saved["steps"] == STEPS == len(sigmas) - 1
-    assert (saved["version"], saved["runs"]) == (1, 1)
+    assert len(saved["matrix"]) == STEPS == len(sigmas) - 1
+    assert (profile["version"], saved["runs"]) == (2, 1)
+    assert saved["stochastic"] == ("ancestral" in settings.get("sampler", ""))
     assert saved["sampler"] == settings.get("sampler", "euler").replace("ddim", "euler")
     assert saved["guidance"] == settings.get("cfg", 1.0)
     assert saved["shift"] == flux.get_model_object("model_sampling").shift
-    assert saved["model"].startswith("Flux, Flux, FLUX, ")
+    assert profile["model"].startswith("Flux, Flux, FLUX, ")
 
 
 @pytest.mark.parametrize("name", ["FLUX.1 dev", "SD1.5"])
@@ -107,11 +115,11 @@ def test_of_flow_models_and_those_that_predict_noise_it_is_the_networks_own_outp
     handle = model.model.diffusion_model.register_forward_hook(lambda *args: outputs.append(args[2].flatten()))
     small_models.sample(small, calibrating(model))
     handle.remove()
-    signals = calibration_file.read("dit").signals
+    signals = recorded("dit").signals
     assert signals == ((1.0,) * len(signals) if name == "SD1.5" else pytest.approx(
-        [1 - sigma for sigma in calibration_file.read("dit").sigmas]))
+        [1 - sigma for sigma in recorded("dit").sigmas]))
     features = torch.stack(outputs).double()
-    matrix = torch.tensor(calibration_file.read("dit").matrix, dtype=torch.float64)
+    matrix = torch.tensor(recorded("dit").matrix, dtype=torch.float64)
     torch.testing.assert_close(matrix, features @ features.T / features.shape[1], rtol=1e-4, atol=1e-6)
 
 
@@ -124,7 +132,7 @@ def test_every_sampler(flux, folder, sampler, shown):
         assert not folder.exists()
         assert "calibrate with another one, euler for example" in shown[0]
     elif torch.isfinite(plain).all():
-        assert calibration_file.read("dit").steps == STEPS
+        assert recorded("dit").steps == STEPS
         assert shown == [f"saved as dit: {STEPS} steps, runs: 1"]
 
 
@@ -132,7 +140,7 @@ def test_of_two_evaluations_at_one_level_the_last_counts(flux):
     """The step starts from it: heun's corrector came to that level before."""
     sample(calibrating(flux, "heun"), sampler="heun")
     features = derivatives(flux, sampler="heun")
-    matrix = torch.tensor(calibration_file.read("heun").matrix, dtype=torch.float64)
+    matrix = torch.tensor(recorded("heun").matrix, dtype=torch.float64)
     torch.testing.assert_close(matrix, features @ features.T / features.shape[1], rtol=1e-4, atol=1e-6)
 
 
@@ -141,7 +149,7 @@ def test_part_of_a_run_is_recorded_as_what_it_is(flux):
     latent = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
     settings = {"denoise": 0.5, "latent": latent}
     assert torch.equal(sample(calibrating(flux), **settings), sample(flux, **settings))
-    saved = calibration_file.read("dit")
+    saved = recorded("dit")
     assert saved.steps == STEPS
     assert saved.sigmas[0] < 0.9
 
@@ -151,14 +159,14 @@ def test_runs_are_averaged_only_when_asked_for(flux, shown):
         sample(calibrating(flux, "mean", average=True), seed=seed)
         sample(calibrating(flux, f"run {seed}"), seed=seed)
         sample(calibrating(flux, "last"), seed=seed)
-    single = [torch.tensor(calibration_file.read(f"run {seed}").matrix) for seed in (1, 2, 3)]
-    mean, last = calibration_file.read("mean"), calibration_file.read("last")
+    single = [torch.tensor(recorded(f"run {seed}").matrix) for seed in (1, 2, 3)]
+    mean, last = recorded("mean"), recorded("last")
     assert (mean.runs, last.runs) == (3, 1)
     torch.testing.assert_close(torch.tensor(mean.matrix), sum(single) / 3)
     assert torch.equal(torch.tensor(last.matrix), single[2])
     sample(calibrating(flux, "mean", average=True), steps=6)
     assert "nothing was saved as mean: it is of 12 steps at other noise levels" in shown[-1]
-    assert calibration_file.read("mean") == mean
+    assert recorded("mean") == mean
 
 
 def test_a_run_that_was_stopped_or_failed_saves_nothing(flux, folder):
@@ -169,7 +177,7 @@ def test_a_run_that_was_stopped_or_failed_saves_nothing(flux, folder):
             sample(model)
         assert not folder.exists()
     sample(model)
-    assert calibration_file.read("dit").steps == STEPS
+    assert recorded("dit").steps == STEPS
 
 
 @pytest.mark.parametrize("other", OTHER_CACHES)
@@ -192,7 +200,7 @@ def test_a_run_that_is_accelerated_saves_nothing(flux, folder, calibrate_first, 
 
 def test_a_cache_that_skips_nothing_is_no_hindrance(flux):
     sample(calibrating(attach_module.attach(flux, attach_module.CacheConfig(LINE, femo_core.Schedule(1)))))
-    assert calibration_file.read("dit").steps == STEPS
+    assert recorded("dit").steps == STEPS
 
 
 def test_switched_off_the_model_passes_through(flux):
@@ -233,10 +241,11 @@ def test_plain_names_are_offered_by_the_cache_nodes(flux, name):
     assert (inputs[1].get("options") or inputs[0]) == ["none", name]
 
 
-def saved(steps=STEPS, scale=1.0, model="Flux"):
+def saved(steps=STEPS, scale=1.0, model="Flux", **changed):
     matrix = [[scale * math.cos((a - b) / steps) for b in range(steps)] for a in range(steps)]
     levels = [i / steps for i in range(steps + 1)]
-    return calibration_file.SavedCalibration(model, levels[::-1], levels, matrix)
+    recording = femo_core.Recording(**{"sigmas": levels[::-1], "signals": levels, "matrix": matrix} | changed)
+    return femo_core.Profile(model, (recording,))
 
 
 def test_writers_and_readers_at_once_never_see_half_a_file(folder):
@@ -265,7 +274,8 @@ def test_writers_and_readers_at_once_never_see_half_a_file(folder):
 
 @pytest.mark.parametrize(("content", "words"), [
     ("{", "damaged or no calibration"), ("[]", "damaged or no calibration"), ("null", "damaged or no calibration"),
-    ('{"version": 2}', "version 2, this pack reads 1"), ('{"version": 1}', "damaged or no calibration"),
+    ('{"version": 3}', "version 3, this pack reads 1 to 2"), ('{"version": 2}', "damaged or no calibration"),
+    ('{"version": 1}', "damaged or no calibration"),
     (b"\xff\xfe", "damaged or no calibration")])
 def test_a_broken_file_is_said_and_the_interval_serves(flux, folder, reports, content, words):
     folder.mkdir(parents=True)
@@ -283,23 +293,34 @@ def test_a_broken_file_is_said_and_the_interval_serves(flux, folder, reports, co
 def test_numbers_that_do_not_fit_are_refused(folder, change):
     calibration_file.write("dit", saved(2))
     path = folder / "dit.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    content = json.loads(path.read_text())
+    content["recordings"][0] |= change
+    path.write_text(json.dumps(content | ({"model": change["model"]} if "model" in change else {})))
     with pytest.raises(ValueError, match="damaged or no calibration"):
-        calibration_file.read("dit")
+        recorded("dit")
 
 
 def test_levels_that_lead_nowhere_cost_a_notice_only(flux, reports):
-    calibration_file.write("dit", replace(
-        saved(), model=calibration_file.fingerprint(flux.model), signals=(0.0,) * (STEPS + 1)))
+    calibration_file.write("dit", saved(model=fingerprint(flux.model), signals=(0.0,) * (STEPS + 1)))
     sample(cached(flux))
     assert "is not used, but the interval: " in reports[0].warnings[0]
+
+
+def test_a_file_from_before_profiles_is_read(folder):
+    """Version 1: one recording, its numbers flat beside the model's name."""
+    recording = saved(4).recordings[0]
+    folder.mkdir(parents=True)
+    (folder / "old.json").write_text(json.dumps({
+        "version": 1, "steps": 4, "model": "Flux", "sigmas": recording.sigmas, "signals": recording.signals,
+        "matrix": recording.matrix, "runs": 1, "sampler": "euler", "shift": 1.15, "guidance": 1.0}))
+    assert calibration_file.read("old") == saved(4)
 
 
 # Use
 
 def test_the_next_run_has_the_calibrated_full_steps(flux, reports):
     sample(calibrating(flux))
-    of_run = calibration_file.read("dit")
+    of_run = recorded("dit")
     best = femo_core.calibrate_schedule(torch.tensor(of_run.matrix), of_run.step_weights, 5, LINE)
     with RunCounter(flux) as runs:
         sample(cached(flux))
@@ -323,7 +344,7 @@ def test_every_predictor_is_calibrated_for_itself(flux, reports):
     sample(calibrating(flux))
     for predictor in (femo_core.TaylorSeer(0), femo_core.TaylorSeer(2), femo_core.FeMo(1, beta=-0.3)):
         sample(cached(flux, predictor=predictor))
-        of_run = calibration_file.read("dit")
+        of_run = recorded("dit")
         best = femo_core.calibrate_schedule(torch.tensor(of_run.matrix), of_run.step_weights, 5, predictor)
         assert reports[-1].full_steps == best.full_steps(STEPS)
 
@@ -364,7 +385,7 @@ def test_another_model_is_not_what_it_is_of(flux, reports):
 
 def test_a_patched_model_of_the_same_architecture_is_the_same(flux):
     """What a LoRA does: the values change, on loading; and a copy in another precision is the same model, too."""
-    before = calibration_file.fingerprint(flux.model)
+    before = fingerprint(flux.model)
     model = flux.clone()
     key = "diffusion_model.single_blocks.0.linear1.weight"
     weight = model.model.diffusion_model.single_blocks[0].linear1.weight
@@ -372,8 +393,8 @@ def test_a_patched_model_of_the_same_architecture_is_the_same(flux):
     plain, result = sample(flux), sample(calibrating(model))
     assert not torch.equal(plain, result)
     assert calibration_file.read("dit").model == before
-    assert calibration_file.fingerprint(build_flux(dtype=torch.float16).model) == before
-    assert calibration_file.fingerprint(build_flux(dtype=torch.float8_e4m3fn).model) == before
+    assert fingerprint(build_flux(dtype=torch.float16).model) == before
+    assert fingerprint(build_flux(dtype=torch.float8_e4m3fn).model) == before
 
 
 @pytest.mark.parametrize("steps", [6, 20, 24])
@@ -423,12 +444,12 @@ def test_a_file_that_was_made_anew_is_another_input(flux):
 
 def test_full_steps_are_chosen_once(monkeypatch):
     """Not for each tile or video anew."""
-    calibration_file.write("dit", replace(saved(), model="same"))
+    calibration_file.write("dit", saved(model="same"))
     monkeypatch.setattr(full_steps, "fingerprint", lambda model: "same")
     calls, calibrate = [], full_steps.calibrate
     monkeypatch.setattr(full_steps, "calibrate", lambda *args: calls.append(args) or calibrate(*args))
     config = attach_module.CacheConfig(LINE, femo_core.Schedule(3), calibration="dit", budget=4)
-    found = [full_steps.choose(config, None, saved().sigmas) for _ in range(3)]
+    found = [full_steps.choose(config, None, saved().recordings[0].sigmas) for _ in range(3)]
     assert len(calls) == 1
     assert found[0] == found[1] == found[2]
     assert len(found[0].schedule.full_steps(STEPS)) == 4

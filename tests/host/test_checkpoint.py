@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy_host import HOST, accelerated, comfy, femo_core
-from forecasting import sample as sample_alone
-from hosted import load_tiny_flux as load_tiny_flux_in
-from subjects import Job, TinyFlux, normal
-from tiny_flux import LATENT_SHAPE, encode_prompts, load_tiny_flux, to_latent
 
 import femo_core as core
+from benchmarks.engines.hosted import load_tiny_flux as load_tiny_flux_in
+from benchmarks.models.tiny_flux import LATENT_SHAPE, encode_prompts, load_tiny_flux, to_latent
+from benchmarks.sampling.forecasting import sample as sample_alone
+from benchmarks.sampling.subjects import Job, TinyFlux, normal
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])

@@ -9,13 +9,13 @@ import torch
 from comfy_host import PACK, RunCounter, accelerated, comfy, femo_core, leftovers
 from comfy_host import dit_host as host
 from comfy_host import dit_model as model_module
-from forecasting import sample as sample_alone
 from safetensors.torch import save_file
 from small_images import DIT
-from subjects import Job, TinyDiT, normal
-from tiny_dit import CHECKPOINT, NULL_CLASS, classes_of
 
 import femo_core as core
+from benchmarks.models.tiny_dit import CHECKPOINT, NULL_CLASS, classes_of
+from benchmarks.sampling.forecasting import sample as sample_alone
+from benchmarks.sampling.subjects import Job, TinyDiT, normal
 
 label_node = sys.modules[f"{PACK}.nodes.dit_class_label"]
 loader_node = sys.modules[f"{PACK}.nodes.dit_loader"]

@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-import real_page
-import real_run
-import real_weights
 from comfy_host import HOST
-from comfy_server import comfy_server, workflow
 from hosts import server_environment, version
 from PIL import Image
-from real_workflow import Method
+
+from benchmarks import real_weights
+from benchmarks.engines.comfy_server import comfy_server, workflow
+from benchmarks.real import page as real_page
+from benchmarks.real import run as real_run
+from benchmarks.real.workflow import Method
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,10 @@ def test_every_method_is_measured_on_the_tiny_flux(server, make_real, tmp_path):
             "Adapted-FeMo O=1, N=6"} <= {*names}
     info = server.get("/object_info").json()
     assert ("FeMo Auto, 5×" in names) == ("FeMoAuto" in info)
+    if "FeMoAuto" in info:  # it learned from a picture of its own
+        learning = json.loads((tmp_path / "out" / "learning.json").read_text(encoding="utf-8"))
+        assert (learning["saved"], learning["runs"]) == (0, 12)
+        assert all(record["saved"] > 0 for record in found if record["method"].startswith("FeMo Auto"))
     assert [record["method"] for record in found if record["prompt"] == 1] == names
     first = {record["method"]: record for record in found if record["prompt"] == 0}
     assert first["FeMo O=1, N=4"]["runs"] == 5  # steps 0, 1, 2, 6, 10

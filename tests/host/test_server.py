@@ -16,10 +16,10 @@ import pytest
 import requests
 import torch
 from comfy_host import HOST
-from comfy_server import ROOT, comfy_server, workflow
 from hosts import server_environment, version
 from PIL import Image
 
+from benchmarks.engines.comfy_server import ROOT, comfy_server, workflow
 from femo_core import Schedule
 
 # PSNR of the latents to the full run's that a run must reach, in dB. Measured on 0.29.0, 0.8.0 and 0.3.64 alike: 33.2

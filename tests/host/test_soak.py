@@ -53,8 +53,8 @@ class Workflow:
 
     def accelerated(self, model):
         return attach_module.attach(model, attach_module.CacheConfig(
-            self.predictor, self.schedule, self.site, self.coordinate, self.cache_device,
-            tolerance=self.tolerance))
+            self.predictor, self.schedule, site=self.site, coordinate=self.coordinate,
+            cache_device=self.cache_device, tolerance=self.tolerance))
 
     def plain(self, model):
         """Unaccelerated; at twice the width where that was drawn and the model itself can do it."""

@@ -11,12 +11,13 @@ import in_diffusers as other_host
 import pytest
 import torch
 from comfy_host import HOST, accelerated, comfy, dit_host, femo_core
-from hosted import load_tiny_flux as load_tiny_flux_in
 from in_diffusers import JOB, SETTINGS, SITES, STEPS, SUBJECTS
-from subjects import normal
 from test_dit import sample as sample_dit
-from tiny_dit import CHECKPOINT, classes_of
-from tiny_flux import encode_prompts, from_latent
+
+from benchmarks.engines.hosted import load_tiny_flux as load_tiny_flux_in
+from benchmarks.models.tiny_dit import CHECKPOINT, classes_of
+from benchmarks.models.tiny_flux import encode_prompts, from_latent
+from benchmarks.sampling.subjects import normal
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,9 +26,8 @@ ROOT = Path(__file__).parents[2]
 def diffusers_results(tmp_path_factory):
     """Made in a process of its own: diffusers cannot be imported beside what stands in for torchvision here."""
     path = tmp_path_factory.mktemp("diffusers") / "results.pt"
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))
     subprocess.run([sys.executable, other_host.__file__, str(path)], check=True,
-                   env={**os.environ, "PYTHONPATH": paths})
+                   env={**os.environ, "PYTHONPATH": str(ROOT)})
     return torch.load(path)
 
 

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 import pytest
 import torch
 from comfy_host import HOST
-from comfy_server import comfy_server, workflow
 from hosts import server_environment, version
+
+from benchmarks.engines.comfy_server import comfy_server, workflow
 
 RUNS = 3  # of each server
 STEPS = 12

@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 import torch
-from pack.dit.checkpoint import config_of, kind_of, weights_of
-from pack.dit.model import DiT, DiTConfig, sine_positions
+from benchmarks.pack.dit.checkpoint import config_of, kind_of, weights_of
+from benchmarks.pack.dit.model import DiT, DiTConfig, sine_positions
 
 SMALL = DiTConfig(hidden=128, depth=2, heads=2, patch=2, in_channels=4, out_channels=8, classes=10, grid=8)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pack.run.streams import StreamKeys
+from benchmarks.pack.run.streams import StreamKeys
 
 X = torch.zeros(2, 4, 8, 8)  # a prompt and its opposite, one row each
 OPTIONS = {"uuids": ["p", "n"], "cond_or_uncond": [0, 1]}

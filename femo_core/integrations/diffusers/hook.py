@@ -8,7 +8,7 @@ from typing import Any, cast
 from diffusers.hooks.hooks import BaseState, HookRegistry, ModelHook, StateManager
 from torch import nn
 
-from ...error_control import check_tolerance
+from ...plans.error_control import check_tolerance
 from ...predictor import AbstractPredictor
 from ...report import RunReport
 from ...schedule import AbstractSchedule

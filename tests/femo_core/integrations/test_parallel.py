@@ -112,8 +112,8 @@ def test_the_message_about_norms_is_small(together, predictor, norms):
 
 
 def test_the_benchmark_counts_the_bytes_that_are_sent(together):
-    """benchmarks/scaling.py knows them by formula, for one sample in 2 bytes a number."""
-    from scaling import BYTES, costs
+    """benchmarks/speed/scaling.py knows them by formula, for one sample in 2 bytes a number."""
+    from benchmarks.speed.scaling import BYTES, costs
 
     ranks, alone = len(together), together[0][Case("Flux")]["numbers"]
     leaving = alone["all_to_all_single"] * (ranks - 1) / ranks + alone["all_gather_into_tensor"] * (ranks - 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class TinyFluxPrompt:
@@ -26,9 +26,9 @@ class TinyFluxPrompt:
         return {"required": {"text": ("STRING", {"default": "red house day"})}}
 
     def encode(self, text):
-        if str(BENCHMARKS) not in sys.path:
-            sys.path.append(str(BENCHMARKS))
-        from tiny_flux import encode_prompts
+        if str(ROOT) not in sys.path:
+            sys.path.append(str(ROOT))
+        from benchmarks.models.tiny_flux import encode_prompts
 
         return ([[encode_prompts([text]), {"pooled_output": torch.zeros(1, 16)}]],)
 
@@ -86,9 +86,9 @@ class TinyFluxDecode:
         return {"required": {"samples": ("LATENT",)}}
 
     def decode(self, samples):
-        if str(BENCHMARKS) not in sys.path:
-            sys.path.append(str(BENCHMARKS))
-        from tiny_flux import Codec
+        if str(ROOT) not in sys.path:
+            sys.path.append(str(ROOT))
+        from benchmarks.models.tiny_flux import Codec
 
         return ((Codec.load().decode(samples["samples"].cpu()).movedim(1, -1) + 1) / 2,)
 

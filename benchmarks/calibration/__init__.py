@@ -1,0 +1,1 @@
+"""Questions about full steps learned from one run, and about errors: `make bench-calibration`."""

@@ -1,0 +1,1 @@
+"""The small models in ComfyUI and in diffusers."""

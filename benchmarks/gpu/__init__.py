@@ -1,0 +1,1 @@
+"""What `make gpu` finds out, and its page."""

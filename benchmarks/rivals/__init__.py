@@ -1,0 +1,1 @@
+"""Others' ways to skip the network: predictors, rules of choosing full steps, whole caches."""

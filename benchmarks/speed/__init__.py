@@ -1,0 +1,1 @@
+"""Questions about time and memory: `make bench-speed`, `make bench-scaling`."""

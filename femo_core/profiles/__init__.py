@@ -1,0 +1,1 @@
+"""What is known of a model, and what a run is to do by it."""

@@ -1,0 +1,72 @@
+"""Profiles on disk: what FeMo Auto has learned, a file for each model. Servers and machines may share them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from ...femo_core import Profile, Recording
+from ..files import write_whole
+from .identity import alike, fingerprint, signature
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a model's profile is, or will be; None where there is none yet. notice: what was wrong with the one there
+    was."""
+
+    path: Path
+    profile: Profile | None = None
+    notice: str = ""
+
+
+def folder() -> Path:
+    """In the default user's folder, which ComfyUI serves at /userdata."""
+    return Path(folder_paths.get_user_directory(), "default", "femo_profiles")
+
+
+def find(model: Any) -> Kept:
+    """Of a BaseModel of ComfyUI: the first file of its kind whose weights are like its own.
+
+    One that is damaged or no profile is put aside under another name, and learned anew.
+    """
+    name, own, notice = fingerprint(model), signature(model), ""
+    kind, *_, digest = re.sub(r"[^\w, ]", "", name).split(", ")
+    for number in count(1):
+        path = folder() / f"{kind}-{digest}{'' if number == 1 else f'-{number}'}.json"
+        if not path.is_file():
+            return Kept(path, None, notice)
+        try:
+            profile = Profile.from_json(path.read_bytes())
+            if profile.model != name:
+                raise ValueError(f"of another model ({profile.model})")
+        except (OSError, ValueError) as error:
+            notice = f"{path.name} is {error}: {_put_aside(path)}, and the model is learned anew"
+            return Kept(path, None, notice)
+        if alike(profile.signature, own):
+            return Kept(path, profile)
+    raise AssertionError  # count has no end
+
+
+def add(model: Any, recording: Recording) -> Path:
+    """To the model's profile; what another server has learned meanwhile stays. Raises OSError as writing does."""
+    kept = find(model)
+    profile = kept.profile or Profile(fingerprint(model), (recording,), signature(model))
+    kept.path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(kept.path, replace(profile.with_recording(recording)).to_json())
+    return kept.path
+
+
+def _put_aside(path: Path) -> str:
+    aside = path.with_name(f"{path.stem}.damaged")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        return f"it can't be put aside ({error})"
+    return f"it is kept as {aside.name}"

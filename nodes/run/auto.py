@@ -1,0 +1,155 @@
+"""FeMo Auto's sampling runs: one that is unknown is recorded, and what it tells is kept for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...femo_core import Recording, tune, tuning_runs
+from ...femo_core.profiles.profile import Tried
+from ...femo_core.tuning import MOST_TRIES
+from ..cache_config import AutoConfig
+from ..learned import profiles
+from ..learned.auto import RunFacts, could_not_learn, decide, plan
+from ..learned.full_steps import FullSteps
+from .attach import Sampling, attach_sampling, make_outermost, own_options
+from .obstacles import obstacle_of
+from .recorder import RunRecording, draws_noise, name_of, signals_of
+from .reporting import log, show
+
+KEY = "femo_auto"
+MOST_ROUNDS = 3  # of trying out
+
+
+def attach_auto(model: Any, config: AutoConfig) -> Any:
+    """A clone of a ModelPatcher that is learned and accelerated. A cache of this pack that is on it is replaced."""
+    return attach_sampling(model, AutoSampling(config))
+
+
+@dataclass(frozen=True)
+class AutoSampling(Sampling):
+    config: AutoConfig
+
+    def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
+                     *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        facts = _facts(guider, sampler, sigmas)
+        decision = decide(self.config, guider.model_patcher.model, facts)
+
+        def sample(full_steps: FullSteps, *args: Any, silent: bool = False) -> Any:
+            return self.sample(full_steps, executor, noise, latent_image, sampler, sigmas, *args, silent=silent,
+                               **kwargs)
+
+        if not decision.learns:
+            return sample(decision.full_steps, *args)
+        recording = RunRecording(guider, sampler, sigmas)
+        conds = _copied(guider.conds)
+        with own_options(guider) as transformer_options:
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
+            result = sample(decision.full_steps, *args)
+        # The picture is there and must not be lost: what goes wrong from here on is only said.
+        learned = self._keep(recording, facts)
+        if learned and self.config.learn == "thorough":
+            def again(full_steps: FullSteps) -> Any:
+                guider.conds = _copied(conds)
+                return sample(full_steps, *_unseen(args), silent=True)
+            self._try_out(learned, facts, guider, result, again)
+        return result
+
+    def _keep(self, recording: RunRecording, facts: RunFacts) -> Recording | None:
+        model = recording.guider.model_patcher.model
+        try:
+            learned = recording.result()
+            path = profiles.add(model, learned)
+        except Exception as error:
+            could_not_learn(profiles.find(model), facts, str(error))
+            self._say(f"nothing was learned of this model, and a rule without it serves: {error}", warns=True)
+            return None
+        self._say(f"learned from {learned.steps} steps: {self._forecast(learned, facts)} ({path.name})")
+        return learned
+
+    def _forecast(self, learned: Recording, facts: RunFacts) -> str:
+        with suppress(ValueError, ArithmeticError):
+            chosen = plan(learned, facts, self.config.quality)
+            full = len(chosen.schedule.full_steps(learned.steps))
+            return chosen.reason or (f"a run like this one takes {full} network runs of {learned.steps}, with about "
+                                     f"{chosen.expected_change:.1%} of change expected")
+        return "the next runs are accelerated"
+
+    def _try_out(self, learned: Recording, facts: RunFacts, guider: Any, wanted: Tensor,
+                 again: Callable[[FullSteps], Any]) -> None:
+        """In closed loop on the same noise. What comes out may ask for another number of full steps: then these too."""
+        if facts.stochastic:
+            self._say("nothing is tried out with a sampler that draws noise anew: its runs are not comparable")
+            return
+        for _ in range(MOST_ROUNDS):
+            chosen = plan(learned, facts, self.config.quality)
+            budget = len(chosen.schedule.full_steps(learned.steps))
+            if chosen.reason or any(one.budget == budget for one in learned.tried):
+                return
+            tried = self._tried(learned, facts, budget, wanted, again)
+            if not tried:
+                return
+            change, schedule, predictor = min(tried, key=lambda one: one[0])
+            expected = chosen.expected_change * change / tried[0][0]  # the first is what was reckoned best
+            best = Tried(budget, schedule.full_steps(learned.steps), predictor, change, expected)
+            learned = replace(learned, tried=(*learned.tried, best))
+            try:
+                profiles.add(guider.model_patcher.model, learned)
+            except (OSError, ValueError) as error:
+                self._say(f"what was tried out could not be kept: {error}", warns=True)
+                return
+            self._say(f"tried out {len(tried)} ways of {budget} full steps: the best changes {change:.1%}")
+
+    def _tried(self, learned: Recording, facts: RunFacts, budget: int, wanted: Tensor,
+               again: Callable[[FullSteps], Any]) -> list[tuple[float, Any, Any]]:
+        """Change, schedule and predictor of each way that was tried out. Interrupted, of those so far."""
+        runs, report = tuning_runs(budget), self.last.report
+        seconds = f", {runs * report.seconds_full_step:.0f} s" if report else ""
+        self._say(f"tries out at most {MOST_TRIES} ways of {budget} full steps: about {runs} network runs, as many as "
+                  f"{runs / learned.steps:.1f} full runs{seconds}; interrupting keeps the best so far")
+        progress, tried = comfy.utils.ProgressBar(MOST_TRIES), list[tuple[float, Any, Any]]()
+
+        def try_out(schedule: Any, predictor: Any) -> float:
+            result = again(FullSteps(schedule, predictor))
+            change = float((result - wanted).norm() / wanted.norm())
+            tried.append((change, schedule, predictor))
+            progress.update_absolute(len(tried), MOST_TRIES)
+            return change
+
+        try:
+            tune(learned.gram, facts.sigmas, facts.signals, budget, try_out)
+        except comfy.model_management.InterruptProcessingException:
+            self._say("trying out was interrupted")
+        except Exception as error:
+            self._say(f"trying out has failed: {error}", warns=True)
+        return tried
+
+    def _say(self, message: str, warns: bool = False) -> None:
+        (log.warning if warns else log.info)("%s: %s", self.config.node, message)
+        show(message, self.config.node_id)
+
+
+def _facts(guider: Any, sampler: Any, sigmas: Tensor) -> RunFacts:
+    levels = tuple(sigmas.tolist())
+    model = guider.model_patcher
+    return RunFacts(
+        name_of(sampler), levels, tuple(signals_of(model.get_model_object("model_sampling"), levels)),
+        draws_noise(sampler), obstacle_of(guider.model_options, model.model.diffusion_model))
+
+
+def _copied(conds: dict[str, Any]) -> dict[str, Any]:
+    """A run replaces and fills in what is in them."""
+    return {name: [one.copy() for one in of_name] for name, of_name in conds.items()}
+
+
+def _unseen(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """denoise_mask, callback, disable_pbar, seed, of which nobody is to see steps of a trial."""
+    return (*args[:1], None, True, *args[3:])
