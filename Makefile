@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) -m benchmarks.demo
 
@@ -53,6 +53,19 @@ DEVICE ?= cpu
 bench-speed: .venv/bench host
 	$(PY) -m benchmarks.speed.cost_growth --device $(DEVICE)
 	$(PY) -m benchmarks.speed.speed --device $(DEVICE)
+
+# What can be known on one NVIDIA GPU only, in 6 minutes and without a network: results/gpu_<gpu>.md. In .venv where it
+# is, else in $(PYTHON), which needs PyTorch for CUDA and what pyproject.toml's `demo` names; with diffusers and cache-dit
+# they are measured beside. GPU="--stages flux" for a part of it, GPU=--dry to try it on a CPU.
+gpu:
+	$(or $(wildcard $(PY)),$(PYTHON)) -m benchmarks.gpu.on_gpu $(GPU)
+
+# All methods on real weights, in a running ComfyUI that has this pack: make real COMFYUI=http://127.0.0.1:8188; goes on
+# where it was interrupted. REAL=--smoke for one prompt first. WORKFLOW, PROMPTS, OUT, REAL: docs/real_weights.md.
+real: .venv/demo
+	@test -n "$(COMFYUI)" || { echo "make real: say where ComfyUI runs, COMFYUI=http://127.0.0.1:8188"; exit 2; }
+	$(PY) -m benchmarks.real.real_weights --comfyui "$(COMFYUI)" $(if $(WORKFLOW),--workflow "$(WORKFLOW)") \
+		$(if $(PROMPTS),--prompts "$(PROMPTS)") $(if $(OUT),--out "$(OUT)") $(REAL)
 
 # FLUX.1-dev on several GPUs, measured where they are and on paper: results/scaling.md.
 bench-scaling: .venv/bench

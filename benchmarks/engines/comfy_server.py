@@ -12,33 +12,43 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
-import websocket
 from safetensors.torch import load
 from torch import Tensor
+
+if TYPE_CHECKING:  # else where it is used: what needs no server runs without it
+    import websocket
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTUP_SECONDS = 180
 
 
 class Client:
-    def __init__(self, port: int, log: Path):
-        self.address, self.log = f"127.0.0.1:{port}", log
+    """Of the server at an address, "127.0.0.1:8188"; secure: by HTTPS. log: where it writes it, if that is known."""
+
+    def __init__(self, address: str, log: Path = Path(os.devnull), secure: bool = False):
+        self.address, self.log = address, log
+        self._scheme = "s" if secure else ""
+        self.process: subprocess.Popen[bytes] | None = None  # where the server is ours
         self.id = uuid.uuid4().hex
 
     def get(self, path: str, **parameters: Any) -> requests.Response:
-        answer = requests.get(f"http://{self.address}{path}", params=parameters, timeout=60)
+        answer = requests.get(f"http{self._scheme}://{self.address}{path}", params=parameters, timeout=60)
         answer.raise_for_status()
         return answer
 
     def post(self, prompt: dict[str, Any]) -> requests.Response:
-        return requests.post(f"http://{self.address}/prompt", json={"prompt": prompt, "client_id": self.id}, timeout=60)
+        return requests.post(f"http{self._scheme}://{self.address}/prompt",
+                             json={"prompt": prompt, "client_id": self.id}, timeout=60)
 
     def run(self, prompt: dict[str, Any], seconds: float = 300) -> list[dict[str, Any]]:
         """Queues an API-format workflow, follows the websocket to its end, and returns all messages."""
-        connection = websocket.create_connection(f"ws://{self.address}/ws?clientId={self.id}", timeout=seconds)
+        import websocket
+
+        connection = websocket.create_connection(
+            f"ws{self._scheme}://{self.address}/ws?clientId={self.id}", timeout=seconds)
         try:
             answer = self.post(prompt)
             if not answer.ok:
@@ -105,7 +115,8 @@ def comfy_server(host: Path, folder: Path, pack: str = "femo",
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **(environment or {})})
-    client = Client(port, log)
+    client = Client(f"127.0.0.1:{port}", log)
+    client.process = process
     try:
         _wait(client, process)
         yield client

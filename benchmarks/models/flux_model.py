@@ -131,7 +131,8 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 def rope_table(positions: Tensor) -> Tensor:
     """(T, 3) token positions -> (T, 64, 2) cosines and sines."""
     angles = [
-        positions[:, axis, None].double() / 10000 ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        positions[:, axis, None].double() / 10000 ** (
+            torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim)
         for axis, dim in enumerate(ROPE_AXES)
     ]
     table = torch.cat(angles, dim=-1)
@@ -142,8 +143,9 @@ class RopeEmbedder(nn.Module):
     """Positions of text tokens, all 0, and image tokens, (0, row, column) -> rotary table (T, 64, 2)."""
 
     def forward(self, tokens: int, rows: int, columns: int, device: torch.device) -> Tensor:
-        grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
-        return rope_table(torch.cat((torch.zeros(tokens, 3), grid))).to(device)
+        with device:  # nothing is copied to a GPU: that would wait for it, and can't be captured in a graph
+            grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
+            return rope_table(torch.cat((torch.zeros(tokens, 3), grid)))
 
 
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:

@@ -89,7 +89,8 @@ def diffusers_velocity(transformer: FluxTransformer2DModel, x: Tensor, time: Ten
                        guidance: Tensor) -> Tensor:
     """As the standalone Flux: latent (B, C, H, W), time and guidance (B,), context (B, T, context_dim)."""
     rows, columns = x.shape[2] // 2, x.shape[3] // 2
-    grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
+    with x.device:
+        grid = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
     with transformer.cache_context("prompt"):
         tokens = transformer(
             hidden_states=F.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2), encoder_hidden_states=context,

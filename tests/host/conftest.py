@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torchmetrics.functional.image  # noqa: F401 (before comfy_host's stand-in for torchvision lies in its way)
 
 HERE = Path(__file__).parent
 

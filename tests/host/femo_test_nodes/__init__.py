@@ -74,4 +74,24 @@ class TinyFluxLoader:
             model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()),)
 
 
-NODE_CLASS_MAPPINGS = {"TinyFluxPrompt": TinyFluxPrompt, "TinyFluxLoader": TinyFluxLoader}
+class TinyFluxDecode:
+    """The tiny Flux's own codec, in the place of a VAE."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "decode"
+    CATEGORY = "femo tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"samples": ("LATENT",)}}
+
+    def decode(self, samples):
+        if str(ROOT) not in sys.path:
+            sys.path.append(str(ROOT))
+        from benchmarks.models.tiny_flux import Codec
+
+        return ((Codec.load().decode(samples["samples"].cpu()).movedim(1, -1) + 1) / 2,)
+
+
+NODE_CLASS_MAPPINGS = {
+    "TinyFluxPrompt": TinyFluxPrompt, "TinyFluxLoader": TinyFluxLoader, "TinyFluxDecode": TinyFluxDecode}
