@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...femo_core import RunReport
 from ..cache_config import CacheConfig
+from ..reach import Handle, InReach
 from .call import apply
 from .control import with_deferred_controls
 from .run import KEY, Run, run_of
@@ -83,7 +84,7 @@ class _LastRun:
 
 
 @dataclass(frozen=True)
-class _Sampling:
+class _Sampling(InReach):
     config: CacheConfig
     last: _LastRun = field(default_factory=_LastRun, compare=False)
 
@@ -91,9 +92,10 @@ class _Sampling:
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         run = Run(self.config, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape])
+        handle = Handle(run)
         try:
             with own_options(guider) as transformer_options:
-                transformer_options[KEY] = run
+                transformer_options[KEY] = handle
                 _make_innermost(transformer_options)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
                 self.last.report = run.publish()
@@ -102,6 +104,7 @@ class _Sampling:
             run.stopped()
             raise
         finally:
+            handle.held = None
             run.session.close()
 
 

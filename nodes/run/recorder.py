@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...femo_core import TrajectoryGram
 from ..learned.calibration_file import SavedCalibration, fingerprint, path_of, read, write
+from ..reach import Handle, InReach
 from .attach import make_outermost, own_options, with_wrappers
 from .obstacles import obstacle_of
 from .reporting import log, show
@@ -22,7 +23,7 @@ NODE = "FeMo Calibrate"
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(InReach):
     """What FeMo Calibrate asks for. Raises ValueError for a name that is none of a file."""
 
     name: str
@@ -41,8 +42,12 @@ class Recorder:
         guider = executor.class_obj
         recording = _Recording(guider, sampler, sigmas)
         with own_options(guider) as transformer_options:
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
-            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            handle = Handle(recording.predict_noise)
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+            try:
+                result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            finally:
+                handle.held = None
         self._save(recording)  # a run that was interrupted or has failed does not come here
         return result
 

@@ -16,6 +16,7 @@ from ...femo_core import ForecastSession, RunReport
 from ..cache_config import CacheConfig
 from ..families import find_family
 from ..learned.full_steps import choose
+from ..reach import Handle
 from ..sites import Embedders
 from .memory import Room
 from .obstacles import obstacle_of
@@ -127,4 +128,5 @@ class Run:
 
 def run_of(transformer_options: dict[str, Any] | None) -> Run | None:
     """The run that is under way."""
-    return (transformer_options or {}).get(KEY)
+    handle = (transformer_options or {}).get(KEY)
+    return handle.held if isinstance(handle, Handle) else None
