@@ -23,6 +23,7 @@ from ..reach import Handle, InReach
 from .call import apply
 from .control import with_deferred_controls
 from .run import KEY, Run, run_of
+from .switches import hooks_of
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -142,8 +143,9 @@ def _apply_model(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_cr
     run = run_of(options)
     if run is None:
         return go_on(options, control)
-    conditioning = (_shape(c_concat), _shape(c_crossattn))
-    return apply(run, executor.class_obj.diffusion_model, x, options, control, conditioning, go_on)
+    conditioning = (_shape(c_concat), _shape(c_crossattn), frozenset(kwargs))
+    model = executor.class_obj
+    return apply(run, model.diffusion_model, x, options, control, conditioning, hooks_of(model), go_on)
 
 
 def _shape(tensor: Any) -> Hashable:

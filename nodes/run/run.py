@@ -43,7 +43,7 @@ class Run:
         self.network = guider.model_patcher.model.diffusion_model
         self.family = find_family(self.network)
         self.coordinates = self._coordinates(sigmas)
-        self.streams = StreamKeys()
+        self.streams = StreamKeys(self.warn)
         self.embedders: dict[tuple[Hashable, ...], Embedders] = {}  # by the streams of a call
         self.input_shape: tuple[int, ...] = ()
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
