@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from ...femo_core import RunReport
 from ..cache_config import CacheConfig, RunConfig
 from ..learned.full_steps import FullSteps, choose
+from ..reach import Handle, InReach
 from . import compiler
 from .call import apply
 from .control import with_deferred_controls
 from .reporting import Channel, Silence
 from .run import KEY, Run, run_of
+from .switches import hooks_of
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -91,7 +93,7 @@ class _LastRun:
 
 
 @dataclass(frozen=True)
-class Sampling(ABC):
+class Sampling(InReach, ABC):
     """What a node has on a model: nothing but what it asks for, and the last run's report."""
 
     config: RunConfig
@@ -108,9 +110,10 @@ class Sampling(ABC):
         guider = executor.class_obj
         channel = Silence() if silent else Channel(self.config.node, self.config.node_id)
         run = Run(self.config, full_steps, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape], channel)
+        handle = Handle(run)
         try:
             with own_options(guider) as transformer_options, compiler.off(run.changes_the_network):
-                transformer_options[KEY] = run
+                transformer_options[KEY] = handle
                 _make_innermost(transformer_options)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
                 report = run.publish()
@@ -121,6 +124,7 @@ class Sampling(ABC):
             run.stopped()
             raise
         finally:
+            handle.held = None
             run.session.close()
 
 
@@ -170,8 +174,9 @@ def _apply_model(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_cr
     run = run_of(options)
     if run is None:
         return go_on(options, control)
-    conditioning = (_shape(c_concat), _shape(c_crossattn))
-    return apply(run, executor.class_obj.diffusion_model, x, options, control, conditioning, go_on)
+    conditioning = (_shape(c_concat), _shape(c_crossattn), frozenset(kwargs))
+    model = executor.class_obj
+    return apply(run, model.diffusion_model, x, options, control, conditioning, hooks_of(model), go_on)
 
 
 def _shape(tensor: Any) -> Hashable:

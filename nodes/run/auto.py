@@ -19,6 +19,7 @@ from ..cache_config import AutoConfig
 from ..learned import profiles
 from ..learned.auto import RunFacts, could_not_learn, decide, plan
 from ..learned.full_steps import FullSteps
+from ..reach import Handle
 from .attach import Sampling, attach_sampling, make_outermost, own_options
 from .obstacles import obstacle_of
 from .recorder import RunRecording, draws_noise, name_of, signals_of
@@ -52,8 +53,12 @@ class AutoSampling(Sampling):
         recording = RunRecording(guider, sampler, sigmas)
         conds = _copied(guider.conds)
         with own_options(guider) as transformer_options:
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
-            result = sample(decision.full_steps, *args)
+            handle = Handle(recording.predict_noise)
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+            try:
+                result = sample(decision.full_steps, *args)
+            finally:
+                handle.held = None
         # The picture is there and must not be lost: what goes wrong from here on is only said.
         learned = self._keep(recording, facts)
         if learned and self.config.learn == "thorough":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...femo_core import Profile, Recording, TrajectoryGram
 from ..learned.calibration_file import path_of, read, write
 from ..learned.identity import fingerprint, signature
+from ..reach import Handle, InReach
 from .attach import make_outermost, own_options, with_wrappers
 from .obstacles import obstacle_of
 from .reporting import log, show
@@ -26,7 +27,7 @@ NEVER_DRAWS = ("sample_res_multistep",)  # takes a noise sampler and leaves it a
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(InReach):
     """What FeMo Calibrate asks for. Raises ValueError for a name that is none of a file."""
 
     name: str
@@ -45,8 +46,12 @@ class Recorder:
         guider = executor.class_obj
         recording = RunRecording(guider, sampler, sigmas)
         with own_options(guider) as transformer_options:
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
-            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            handle = Handle(recording.predict_noise)
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+            try:
+                result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            finally:
+                handle.held = None
         self._save(recording)  # a run that was interrupted or has failed does not come here
         return result
 

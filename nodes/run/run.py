@@ -16,6 +16,7 @@ from ...femo_core import ForecastSession, RunReport
 from ..cache_config import RunConfig
 from ..families import find_family
 from ..learned.full_steps import FullSteps
+from ..reach import Handle
 from ..sites import Embedders
 from .history import History
 from .memory import Room
@@ -44,7 +45,7 @@ class Run:
         self.network = guider.model_patcher.model.diffusion_model
         self.family = find_family(self.network)
         self.coordinates = self._coordinates(sigmas)
-        self.streams = StreamKeys()
+        self.streams = StreamKeys(self.warn)
         self.embedders: dict[tuple[Hashable, ...], Embedders] = {}  # by the streams of a call
         self.input_shape: tuple[int, ...] = ()
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
@@ -143,4 +144,5 @@ class Run:
 
 def run_of(transformer_options: dict[str, Any] | None) -> Run | None:
     """The run that is under way."""
-    return (transformer_options or {}).get(KEY)
+    handle = (transformer_options or {}).get(KEY)
+    return handle.held if isinstance(handle, Handle) else None
