@@ -399,7 +399,7 @@ def test_the_host_is_told_of_the_memory_before_it_loads_the_model(flux, device, 
                         lambda *args, **kwargs: (asked.append(kwargs), load(*args, **kwargs)))
     monkeypatch.setattr(run_module.Room, "__init__", told_apart(run_module.Room.__init__, device))
     model = attach_module.attach(flux, attach_module.CacheConfig(
-        femo_core.TaylorSeer(1), femo_core.Schedule(3, 3), "module", cache_device=device))
+        femo_core.TaylorSeer(1), femo_core.Schedule(3, 3), site="module", cache_device=device))
     sample(flux)
     sample(model)
     plain, ours = asked
@@ -420,7 +420,7 @@ def told_apart(init, device):
 def test_a_cache_in_main_memory_gives_the_same(flux, site, kind):
     def run(device):
         return sample(attach_module.attach(flux, attach_module.CacheConfig(
-            PREDICTORS[kind], femo_core.Schedule(3, 3), site, cache_device=device)), cfg=2.0)
+            PREDICTORS[kind], femo_core.Schedule(3, 3), site=site, cache_device=device)), cfg=2.0)
 
     assert torch.equal(run("cpu"), run("gpu"))
 
