@@ -16,7 +16,8 @@ from PIL import Image
 
 from benchmarks.engines.comfy_server import comfy_server, workflow
 from benchmarks.real import real_page, real_run, real_weights
-from benchmarks.real.real_workflow import Method
+from benchmarks.real.real_inputs import OURS, methods_for
+from benchmarks.real.real_workflow import Method, find, load, with_method
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,27 @@ def test_without_a_workflow_it_says_what_ours_lack(server, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["real_weights.py", "--comfyui", server.address])
     with pytest.raises(SystemExit, match=r"flux_dev_femo: flux1-dev.safetensors.*WORKFLOW=path.json"):
         real_weights.main()
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_our_workflows_lack_nothing_but_their_weights(server, path):
+    """Each method put in; and each is found to sample what it should."""
+    info = server.get("/object_info").json()
+    prompt = load(path)
+    if lacking := {node["class_type"] for node in prompt.values()} - info.keys():
+        pytest.skip(f"ComfyUI {version(HOST)} has no {', '.join(sorted(lacking))}")
+    sampling = find(prompt, info)
+    assert sampling.total_steps >= 20
+    assert len(sampling.samplers) == len(sampling.models) == (2 if "wan22" in path.stem else 1)
+    assert sampling.seeds
+    assert sampling.texts
+    for method in methods_for(sampling, info):
+        answer = server.post(with_method(sampling, method, "207", 1, info))
+        errors = [error for node in answer.json()["node_errors"].values() for error in node["errors"]]
+        assert errors
+        assert {error["type"] for error in errors} == {"value_not_in_list"}
+        names = {error["extra_info"]["input_name"].rstrip("12") for error in errors}
+        assert names <= {"unet_name", "clip_name", "vae_name", "model_name"}, method.name
 
 
 def test_a_method_that_fails_costs_the_others_nothing(make_real, tmp_path, monkeypatch):
