@@ -79,6 +79,19 @@ def make_outermost(transformer_options: dict[str, Any], kind: str, key: str, wra
     wrappers[kind] = {key: [wrapper], **wrappers.get(kind, {})}
 
 
+def with_callback(tell: Callable[[int], None], args: tuple[Any, ...],
+                  kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Of OUTER_SAMPLE, what comes behind sigmas: with a callback that first tells the step."""
+    placed = len(args) > 1  # denoise_mask, callback, …
+    own = args[1] if placed else kwargs.get("callback")
+
+    def callback(step: int, *others: Any) -> Any:
+        tell(step)
+        return own(step, *others) if own is not None else None
+
+    return ((args[0], callback, *args[2:]), kwargs) if placed else (args, {**kwargs, "callback": callback})
+
+
 def _make_innermost(transformer_options: dict[str, Any]) -> None:
     """What other nodes do around the network happens on predicted steps too; and one that puts a compiled network in
     the network's place has done so."""
@@ -115,6 +128,7 @@ class Sampling(InReach, ABC):
             with own_options(guider) as transformer_options, compiler.off(run.changes_the_network):
                 transformer_options[KEY] = handle
                 _make_innermost(transformer_options)
+                args, kwargs = with_callback(run.sampler_is_at, args, kwargs)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
                 report = run.publish()
                 if not silent:
@@ -150,7 +164,7 @@ def _predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: di
                    **kwargs: Any) -> Any:
     run = run_of(model_options.get("transformer_options"))
     if run is not None:
-        run.begin_evaluation(timestep)
+        run.evaluates(timestep)
     return executor(x, timestep, model_options, *args, **kwargs)
 
 
@@ -158,7 +172,7 @@ def _calc_cond_batch(executor: Any, model: nn.Module, conds: Any, x: Tensor, tim
                      model_options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     run = run_of(model_options.get("transformer_options"))
     if run is not None:
-        run.streams.begin_call()
+        run.calls(x, timestep)
         conds = with_deferred_controls(conds)
     return executor(model, conds, x, timestep, model_options, *args, **kwargs)
 

@@ -44,6 +44,7 @@ class NetworkCall:
         with run.lock:
             self.streams = run.streams.of(x, options, conditioning, controls_of(control), hooks)
             run.input_shape = tuple(x.shape)
+            run.unplaced += not self.streams
             self.usable = bool(self.streams) and bool(self.names) and run.forecasts
             self.forecast = self.usable and run.session.begin_call(self.streams, self.names)
             run.history.comes(self.forecast)

@@ -17,6 +17,7 @@ from small_flux import build_flux, conditioning, sample
 from small_videos import VIDEOS
 
 report_node = sys.modules[f"{PACK}.nodes.report"]
+reporting = sys.modules[f"{PACK}.nodes.run.reporting"]
 control = sys.modules[f"{PACK}.nodes.run.control"]
 FULL = (0, 1, 2, 5, 8, 11)
 LTXAV = next(small for small in VIDEOS if small.name == "LTX-2 video and audio")
@@ -235,4 +236,246 @@ def test_parts_of_a_network_that_are_switched_off_every_second_step(site, report
     assert distance(result, plain) < 0.3 * distance(run(model, len(reports[-1].full_steps)), plain)
     assert len(reports[-1].predicted_steps) == reports[-1].network_runs_saved == 2  # with the video: each has a warm-up
     assert [warning.split()[0] for warning in reports[-1].warnings] == ["a2v_cross_attn", "run_vx"]
+    assert leftovers(model) == []
+
+
+# Guiders
+
+class PastPredictNoise(comfy.samplers.CFGGuider):
+    """As NAG's guider does it: the sampler's call goes straight to predict_noise."""
+
+    def __call__(self, *args, **kwargs):
+        return self.predict_noise(*args, **kwargs)
+
+
+class PastTheHost(comfy.samplers.CFGGuider):
+    """Calls the network by itself."""
+
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
+        cond = self.conds["positive"][0]["model_conds"]
+        return self.inner_model.apply_model(
+            x, timestep, transformer_options=model_options["transformer_options"],
+            **{name: part.process_cond(batch_size=len(x)).cond for name, part in cond.items() if name in (
+                "c_crossattn", "y", "guidance")})
+
+
+class GivesTwo(comfy.samplers.CFGGuider):
+    """As LanPaint's does it, with a sampler of its own that takes both."""
+
+    def predict_noise(self, *args, **kwargs):
+        return super().predict_noise(*args, **kwargs), None
+
+
+def takes_two(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        denoised, _ = model.inner_model(x, sigmas[i].expand(len(x)), model_options=extra_args["model_options"])
+        if callback:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+def guided(kind, sampler="euler", cfg=3.0, steps=12, sigmas=None):
+    """Samples with a guider of this kind."""
+    def run(model):
+        guider = kind(model)
+        guider.set_conds(conditioning(1), conditioning(2))
+        guider.set_cfg(cfg)
+        chosen = sampler if not isinstance(sampler, str) else comfy.samplers.sampler_object(sampler)
+        levels = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
+        noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            return guider.sample(
+                noise, noise * 0.0, chosen, levels if sigmas is None else torch.tensor(sigmas), disable_pbar=True,
+                seed=1)
+    return run
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm_2", "dpmpp_sde"])
+@pytest.mark.parametrize("extra", ["", "pag"])
+def test_a_guider_that_goes_past_predict_noise(sampler, extra, reports):
+    def make(model):
+        if extra:
+            model = model.clone()
+            model.set_model_sampler_post_cfg_function(calls_once_more)
+        return model
+
+    run = guided(PastPredictNoise, sampler)
+    check(make, run, reports)
+    as_told = guided(comfy.samplers.CFGGuider, sampler)
+    model = build_flux()
+    assert torch.equal(run(make(accelerated(model))), as_told(make(accelerated(model))))
+
+
+def calls_once_more(args):
+    """As perturbed-attention guidance does it: the same prompt, at the same level, with blocks of its own."""
+    options = copy.copy(args["model_options"])
+    options["transformer_options"] = {**options["transformer_options"], "patches_replace": {
+        "dit": {("double_block", 0): lambda args, extra: {"img": args["img"], "txt": args["txt"]}}}}
+    (perturbed,) = comfy.samplers.calc_cond_batch(
+        args["model"], [args["cond"]], args["input"], args["sigma"], options)
+    return args["denoised"] + 0.5 * (args["cond_denoised"] - perturbed)
+
+
+def test_calibrate_says_that_a_guider_can_not_be_watched(flux, shown):
+    run = guided(PastPredictNoise)
+    assert torch.equal(run(calibrate(flux)), run(flux))
+    assert "this guider goes past ComfyUI's PREDICT_NOISE" in shown[0]
+
+
+def test_a_guider_that_calls_the_network_by_itself_is_said(reports):
+    run = guided(PastTheHost)
+    model = build_flux()
+    plain = run(model)
+    assert torch.equal(run(accelerated(model)), plain)
+    assert "calls the network past ComfyUI" in reports[-1].reason
+    assert reports[-1].network_runs == 12
+
+
+def test_a_guider_that_gives_a_tuple(flux, shown, reports):
+    run = guided(GivesTwo, comfy.samplers.KSAMPLER(takes_two))
+    plain = run(flux)
+    assert torch.equal(run(calibrate(flux)), plain)
+    assert "gives the sampler a tuple instead of a latent" in shown[0]
+    check(lambda model: model, run, reports)
+
+
+def test_an_observer_never_fails(flux, shown, monkeypatch):
+    recorder = sys.modules[f"{PACK}.nodes.run.recorder"]
+
+    def fails(*_):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(recorder, "_why_not_full", fails)
+    assert torch.equal(sample(calibrate(flux)), sample(flux))
+    assert "on purpose" in shown[0]
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What FeMo Calibrate says in the browser."""
+    said = []
+    monkeypatch.setattr(sys.modules[f"{PACK}.nodes.run.recorder"], "show", lambda text, node_id: said.append(text))
+    return said
+
+
+# Samplers
+
+def misleading(by, inner="euler"):
+    """As Detail Daemon and Lying Sigma do it: the network is told another level than the sampler is at."""
+    sampler = comfy.samplers.sampler_object(inner)
+
+    def sample_misled(model, x, sigmas, **kwargs):
+        def misled(x, sigma, **extra):
+            return model(x, sigma * by(float(sigma.max())), **extra)
+
+        misled.inner_model, misled.sigmas = model.inner_model, getattr(model, "sigmas", None)
+        return sampler.sampler_function(misled, x, sigmas, **kwargs, **sampler.extra_options)
+
+    return comfy.samplers.KSAMPLER(sample_misled)
+
+
+WAYS = {
+    "less": lambda sigma: 0.95, "more": lambda sigma: 1.05, "much less": lambda sigma: 0.85,
+    "less in the middle": lambda sigma: 0.93 if 0.3 < sigma < 0.9 else 1.0,
+    "more in the middle": lambda sigma: 1.08 if 0.3 < sigma < 0.9 else 1.0}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("inner", "runs", "full"), [
+    ("euler", 6, 12), ("dpmpp_2m", 6, 12), ("heun", 11, 23), ("dpm_2", 11, 23)])
+def test_samplers_that_tell_the_network_another_level(flux, way, inner, runs, full, reports):
+    run = guided(comfy.samplers.CFGGuider, misleading(WAYS[way], inner), cfg=1.0)
+    plain = run(flux)
+    assert torch.equal(run(accelerated(flux, interval=1)), plain)
+    result = run(accelerated(flux))
+    print(way, inner, reports[-1].network_runs, reports[-1].full_steps, reports[-1].predicted_steps)
+    assert reports[-1].full_steps == FULL
+    assert reports[-1].predicted_steps == (3, 4, 6, 7, 9, 10)
+    assert reports[-1].network_runs == runs
+    assert reports[-1].network_runs_saved == full - runs
+    assert distance(result, plain) < 0.6
+
+
+@pytest.mark.parametrize(("sampler", "runs", "full"), [("euler", 6, 12), ("heun", 12, 24), ("dpm_2", 12, 24)])
+def test_levels_that_rise_steadily(flux, sampler, runs, full, reports):
+    """From a picture to its noise."""
+    levels = [round(0.02 + 0.08 * step, 2) for step in range(13)]
+    run = guided(comfy.samplers.CFGGuider, sampler, cfg=1.0, sigmas=levels)
+    plain = run(flux)
+    assert torch.equal(run(accelerated(flux, interval=1)), plain)
+    run(accelerated(flux))
+    assert reports[-1].full_steps == FULL
+    assert (reports[-1].network_runs, reports[-1].network_runs_saved) == (runs, full - runs)
+
+
+def test_one_run_for_each_step_is_said_once(flux, caplog):
+    caplog.set_level("INFO", "femo")
+    model = accelerated(flux)
+    reporting._runs.clear()
+    reporting._runs_of_a_step.clear()
+    for step in range(5):
+        sample(model, start_step=step, last_step=step + 1, force_full_denoise=False)
+    said = [record for record in caplog.records if record.name == "femo" and "reserved" not in record.message]
+    assert [record.levelname for record in said] == ["INFO", "WARNING"]
+    assert "in a run of its own" in said[1].message
+
+
+# What a session notices by its effect
+
+@pytest.mark.parametrize("site", ["hidden", "output"])
+def test_what_is_switched_within_a_patch_is_noticed_by_its_effect(flux, site, reports, monkeypatch):
+    level = []
+    model = flux.clone()
+
+    def predict(executor, x, timestep, *args, **kwargs):
+        level[:] = [float(timestep.max())]
+        return executor(x, timestep, *args, **kwargs)
+
+    def after(args, extra):
+        out = extra["original_block"](args)
+        return {**out, "img": out["img"] + 60.0} if level[0] > 0.7 else out
+
+    model.add_wrapper_with_key("predict_noise", "level", predict)
+    model.set_model_patch_replace(after, "dit", "double_block", 1)
+    plain = sample(model, steps=28)
+    assert torch.equal(sample(accelerated(model, interval=1, site=site), steps=28), plain)
+    result = sample(accelerated(model, site=site), steps=28)
+    noticed = reports[-1]
+    monkeypatch.setattr(sys.modules[f"{PACK}.femo_core.session.breaks"], "MOST", 0)
+    without = sample(accelerated(model, site=site), steps=28)
+    fewer = sample(model, steps=len(noticed.full_steps))
+    print("(", site, distance(result, plain), distance(without, plain), distance(fewer, plain))
+    print("(", noticed.full_steps, [round(row["error"], 2) for row in noticed.errors])
+    print("(", reports[-1].full_steps, [round(row["error"], 2) for row in reports[-1].errors])
+    assert [w for w in noticed.warnings if "far worse than the last feature" in w]
+    assert distance(result, plain) < distance(without, plain)
+    assert len(noticed.full_steps) <= len(reports[-1].full_steps) + 4
+
+
+# torch.compile
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("ours_first", [False, True])
+def test_blocks_that_are_compiled_one_by_one_are_passed_by(site, ours_first, reports, caplog):
+    """As KJNodes' compile nodes do it, and Wan's by default."""
+    torch_helpers = pytest.importorskip("comfy_api.torch_helpers")
+    model = build_flux()
+    network = model.model.diffusion_model
+    keys = [f"diffusion_model.{path}.{i}" for path in ("double_blocks", "single_blocks")
+            for i in range(len(network.get_submodule(path)))]
+
+    def compiled(model):
+        model = model.clone()
+        torch_helpers.set_torch_compile_wrapper(model=model, backend="eager", keys=keys)
+        return model
+
+    both = compiled(accelerated(model, site=site)) if ours_first else accelerated(compiled(model), site=site)
+    result = sample(both)
+    served = "output" if site == "output" else "hidden"
+    assert (reports[-1].settings["site"], reports[-1].full_steps) == (served, FULL)
+    assert (reports[-1].network_runs, reports[-1].network_runs_saved) == (6, 6)
+    torch.testing.assert_close(result, sample(accelerated(model, site=served)), rtol=1e-3, atol=1e-3)
+    assert len([r for r in caplog.records if "inside blocks compiled" in r.message]) == (site == "module")
+    torch.testing.assert_close(sample(compiled(accelerated(model, interval=1, site=site))), sample(compiled(model)))
     assert leftovers(model) == []
