@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 
-from ..readback import Readback
+from ..plans.readback import Readback
 
 FAR_WORSE = 3.0  # than plain reuse, a forecast: above that of orders that suit the run, whatever its noise levels
 SMALLEST = 0.05  # error of a forecast that is worth it

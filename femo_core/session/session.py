@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..cache import FeatureCache
 from ..errors import StateError
+from ..plans.readback import Readback
 from ..predictor import AbstractPredictor
-from ..readback import Readback
 from ..report import RunReport
 from ..schedule import AbstractSchedule
 from .breaks import Breaks
