@@ -35,8 +35,8 @@ def folder() -> Path:
 
 
 def find(model: Any) -> Kept:
-    """Of a BaseModel of ComfyUI: the first file of its kind whose weights are like its own, the user's or one that comes
-    with the pack.
+    """Of a BaseModel of ComfyUI: the first file of its kind whose weights are like its own; without any of the user's,
+    one that comes with the pack.
 
     One that is damaged or no profile is put aside under another name, and learned anew.
     """
