@@ -20,12 +20,14 @@ from typing import Any
 
 import regime_rivals as rivals
 import torch
+from diffusers.schedulers.scheduling_deis_multistep import DEISMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from forecasting import sample
 from paper_table import RESULTS, random_job
 from recording import Recording, record
 from regime_rivals import Choice
 from regime_subjects import MODELS, REGIMES, Regime
-from solvers import Solver, dpmpp_2m, euler
+from solvers import Solver, dpmpp_2m, euler, of_diffusers
 from subjects import Job, Level, Subject
 from torch import Tensor
 from tqdm import tqdm
@@ -51,6 +53,7 @@ LEARNED_SEED, LEARNED = 25, 6  # of those that are learned from
 LIMIT_STEPS = 200
 ELSEWHERE = {"tuned, learned at 20 steps": 20, "tuned, learned at 50 steps": 50}  # at the regime below
 HOME_SHIFT = 1.0
+MULTISTEP = {"uni_pc": UniPCMultistepScheduler, "deis": DEISMultistepScheduler}
 COLUMNS = ("model", "shift", "steps", "budget", "row", "runs", "plain", "rmse", "median", "psnr", "to_limit",
            "full_steps", "predictor")
 
@@ -167,7 +170,11 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
 
     yield "plain, euler", lambda: (cell.solved(budget), None)
     yield "plain, dpmpp_2m", lambda: (cell.solved(budget, dpmpp_2m(cell.subject.signal)), None)
-    for name, choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget).items():
+    for name, scheduler in MULTISTEP.items():
+        yield f"plain, {name}", lambda scheduler=scheduler: (
+            cell.solved(budget, of_diffusers(scheduler, cell.subject.signal)), None)
+    dit = cell.regime.model == "tiny DiT"
+    for name, choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget, dit).items():
         yield f"papers, {name}", forecast(lambda choice=choice: choice)
     if found := rivals.spectrum(cell.steps, budget):
         yield "Spectrum", forecast(lambda: found)
