@@ -301,7 +301,7 @@ def test_a_guider_that_goes_past_predict_noise(sampler, extra, reports):
         return model
 
     run = guided(PastPredictNoise, sampler)
-    check(make, run, reports)
+    check(make, run, reports, ("hidden", "output") if extra else SITES)  # at module what is replaced does not run
     as_told = guided(comfy.samplers.CFGGuider, sampler)
     model = build_flux()
     assert torch.equal(run(make(accelerated(model))), as_told(make(accelerated(model))))
