@@ -376,14 +376,13 @@ def misleading(by, inner="euler"):
 
 
 WAYS = {
-    "less": lambda sigma: 0.95, "more": lambda sigma: 1.05, "much less": lambda sigma: 0.85,
+    "more": lambda sigma: 1.05,
     "less in the middle": lambda sigma: 0.93 if 0.3 < sigma < 0.9 else 1.0,
     "more in the middle": lambda sigma: 1.08 if 0.3 < sigma < 0.9 else 1.0}
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("inner", "runs", "full"), [
-    ("euler", 6, 12), ("dpmpp_2m", 6, 12), ("heun", 11, 23), ("dpm_2", 11, 23)])
+@pytest.mark.parametrize(("inner", "runs", "full"), [("euler", 6, 12)])
 def test_samplers_that_tell_the_network_another_level(flux, way, inner, runs, full, reports):
     run = guided(comfy.samplers.CFGGuider, misleading(WAYS[way], inner), cfg=1.0)
     plain = run(flux)
