@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,14 @@ class Auto:
             raise ValueError("profile must be the path of a JSON file, which the first run makes; got None: with learn "
                              "off there need be none")
         check_number("until", until, "0 or more", lambda value: 0.0 <= value < math.inf)
-        found = cls(transformer, scheduler, _quality_of(quality), Path(profile) if profile and learn != "off" else None,
-                    until)
-        if found.path and found.path.is_dir():
-            raise ValueError(f"profile must be the path of a file; {found.path} is a folder")
-        if found.path and found.path.is_file() and (why := found._read()[2]):
+        path = None if profile is None or learn == "off" else Path(profile)
+        found = cls(transformer, scheduler, _quality_of(quality), path, until)
+        if path and path.is_dir():
+            raise ValueError(f"profile must be the path of a file; {path} is a folder")
+        why = ""
+        with suppress(OSError, ValueError):  # of which the first run says more
+            why = found._of_another(Profile.from_json(path.read_bytes())) if path else ""
+        if why:
             raise ValueError(f"profile must be a file of this model's own; {why}")
         return found
 
@@ -109,9 +113,15 @@ class Auto:
             return None, "", ""
         except (OSError, ValueError) as error:
             return None, f"{self.path.name} is {error}: {put_aside(self.path)}, and the model is learned anew", ""
-        if not profile.may_be_of(this := fingerprint(self.transformer)):
-            return None, "", f"{self.path.name} is of another one ({profile.model}; this one is {this})"
-        return profile, "", ""
+        other = self._of_another(profile)
+        return None if other else profile, "", other
+
+    def _of_another(self, profile: Profile) -> str:
+        """Why it can't be this model's, or ""."""
+        if profile.may_be_of(this := fingerprint(self.transformer)):
+            return ""
+        assert self.path
+        return f"{self.path.name} is of another one ({profile.model}; this one is {this})"
 
     def _add(self, recording: Recording) -> None:
         """To the file; what another process has learned meanwhile stays."""

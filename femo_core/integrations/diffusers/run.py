@@ -26,8 +26,8 @@ class Chosen:
     """What one run is to do.
 
     levels: the run's steps; none where those of the scheduler's whole schedule serve. tolerance, expected_errors: as
-    ForecastSession's. learned: how far it is known, of `enable_auto`. words: what a report says of the choice. reason:
-    why all steps are full, else "". notices: what did not go as asked.
+    ForecastSession's. words: what a report says of the choice. reason: why all steps are full, else "". notices: what
+    did not go as asked.
     """
 
     schedule: AbstractSchedule
@@ -41,6 +41,7 @@ class Chosen:
 
     @property
     def learns(self) -> bool:
+        """Whether the model's profile is made from this run."""
         return self.words.get("learned") == "learning"
 
 

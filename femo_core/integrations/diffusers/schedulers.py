@@ -112,9 +112,10 @@ def index_of(scheduler: Any) -> int | None:
 
 def _form_of(scheduler: Any) -> tuple[str, str]:
     """How it has its samples, and what the model predicts. Raises ValueError where that is not known here."""
-    name, config = type(scheduler).__name__, scheduler.config
+    name = type(scheduler).__name__
     if name not in FORMS:
         raise ValueError(f"what {name} makes of noise levels is not known")
+    config: Mapping[str, Any] = scheduler.config
     form, prediction = FORMS[name], config.get("prediction_type", "flow_prediction")
     if config.get("use_flow_sigmas"):
         form = FLOW
