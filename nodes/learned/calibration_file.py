@@ -12,7 +12,7 @@ from pathlib import Path
 import folder_paths
 
 from ...femo_core import Profile
-from ..files import write_whole
+from ...femo_core.files import write_whole
 
 NONE = "none"  # what a cache node has where no calibration is chosen
 
