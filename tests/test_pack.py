@@ -160,7 +160,7 @@ def shown(setting: Any) -> tuple[str, str]:
 
 
 def settings_on(page: Path) -> dict[str, tuple[str, str]]:
-    """Default and range by input, of the table whose columns are name, on some pages symbol, default, range, meaning."""
+    """Default and range by input, of the table of name, symbol (on some pages), default, range, meaning."""
     text = page.read_text(encoding="utf-8")
     table = re.search(r"^\| (?:input|输入) \| .+\n\| ---.+\n((?:\|.+\n)+)", text, re.MULTILINE)
     found: dict[str, tuple[str, str]] = {}
