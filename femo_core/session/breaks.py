@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from ..plans.readback import Readback
 
 FAR_WORSE = 3.0  # than plain reuse, a forecast: above that of orders that suit the run, whatever its noise levels
-SMALLEST = 1.0  # error of a forecast: less than no forecast at all would have; short of it steep paths look alike
+SMALLEST = 0.5  # error of a forecast; short of it steep paths look alike
 SURPRISE = 0.5  # of reuse's error: a forecast that is farther off has not seen a change coming
 MOST = 3  # times in a run and stream: where it goes on after that, noise or a high order is the reason
 
@@ -16,7 +16,8 @@ MOST = 3  # times in a run and stream: where it goes on after that, noise or a h
 class Breaks:
     """Of one run. A switch leaves a leap between two recorded features, which nothing had foretold and which forecasts
     prolong: at the next full step they turn out to be far worse than the last feature alone would have been. Then
-    history starts afresh.
+    history starts afresh. Only where forecasts had done better than reuse before: where they never do, as with samplers
+    that draw noise anew, one more that doesn't tells nothing.
 
     Errors are looked at when they have come from the device by themselves, never waited for.
     """
@@ -24,6 +25,7 @@ class Breaks:
     def __init__(self) -> None:
         self._coming: defaultdict[Hashable, list[Readback]] = defaultdict(list)
         self._surprised: dict[Hashable, bool] = {}  # at the last full step: whether the forecast did little for it
+        self._worked: set[Hashable] = set()  # streams of which a forecast was better than reuse
         self._found: Counter[Hashable] = Counter()
 
     def measured(self, stream: Hashable, errors: Readback) -> None:
@@ -37,7 +39,10 @@ class Breaks:
             del coming[0]
             forecast, reuse = errors
             # Neither holds of what is not a number.
-            broken = forecast > SMALLEST and forecast > FAR_WORSE * reuse and self._surprised.get(stream, True)
+            broken = (forecast > SMALLEST and forecast > FAR_WORSE * reuse and stream in self._worked
+                      and self._surprised[stream])
+            if forecast < reuse:
+                self._worked.add(stream)
             self._surprised[stream] = not forecast < reuse * SURPRISE
         broken = broken and self._found[stream] < MOST
         self._found[stream] += broken
