@@ -9,14 +9,15 @@ import sys
 
 from in_diffusers import JOB
 
-from benchmarks.engines.pipelines import Pipeline
 from benchmarks.sampling.subjects import TinyFlux
-from femo_core.integrations.diffusers import enable_auto, last_report
 
 STEPS = 20
 
 
 def main() -> None:
+    from benchmarks.engines.pipelines import Pipeline  # not where a test imports this file
+    from femo_core.integrations.diffusers import enable_auto, last_report
+
     pipeline = Pipeline(TinyFlux())
     for path in sys.argv[1:]:
         enable_auto(pipeline.pipe.transformer, scheduler=pipeline.pipe.scheduler, profile=path, quality=2.0)
