@@ -16,13 +16,13 @@ from benchmarks.engines.comfy_server import ROOT, Client, comfy_server, workflow
 from benchmarks.models.tiny_flux import Codec
 from benchmarks.sampling.forecasting import count_flops
 from benchmarks.sampling.subjects import Job, TinyFlux
-from femo_core import FeMo, RunReport
+from femo_core import FeMo, RunReport, Schedule, TaylorSeer
 
 sys.path.append(str(ROOT / "tests" / "host"))
 from hosts import MISSING, server_environment, this_host, version
 
 BATCH = 12
-PROMPT = "red house day"
+PROMPT, ANOTHER = "red house day", "green tree night"
 
 
 def prompt_for(base: dict[str, Any], steps: int, predictor: Any, schedule: Any) -> dict[str, Any]:
@@ -44,6 +44,15 @@ def prompt_for(base: dict[str, Any], steps: int, predictor: Any, schedule: Any) 
     return prompt
 
 
+def with_auto(base: dict[str, Any], speedup: float, text: str = PROMPT) -> dict[str, Any]:
+    prompt = prompt_for(base, demo.STEPS, TaylorSeer(1), Schedule(1))
+    prompt["2"] = {"class_type": "FeMoAuto", "inputs": {
+        "model": prompt["2"]["inputs"]["model"], "enabled": True, "quality": "by speed-up", "speedup": speedup,
+        "learn": "once"}}
+    prompt["3"]["inputs"]["text"] = text
+    return prompt
+
+
 def report_of(data: dict[str, Any]) -> RunReport:
     return RunReport(**{field.name: data[field.name] for field in dataclasses.fields(RunReport)})
 
@@ -54,8 +63,12 @@ def run_all(client: Client, base: dict[str, Any]) -> list[demo.Row]:
     rows: list[demo.Row] = []
     warm_up = prompt_for(base, 2, *demo.plan()[0][2:])
     client.run(warm_up)  # loads the model
-    for name, steps, predictor, schedule in tqdm(demo.plan(), unit="run"):
-        messages = client.run(prompt_for(base, steps, predictor, schedule))
+    client.run(with_auto(base, demo.SPEEDUPS[0], ANOTHER))  # which teaches it
+    prompts = [(name, prompt_for(base, steps, predictor, schedule))
+               for name, steps, predictor, schedule in demo.plan()]
+    prompts[1:1] = [(f"FeMo Auto, {speedup:g}×", with_auto(base, speedup)) for speedup in demo.SPEEDUPS]
+    for name, prompt in tqdm(prompts, unit="run"):
+        messages = client.run(prompt)
         report, pixels = report_of(client.report(messages)), codec.decode(client.latent(messages, "8"))
         rows.append(demo.measured(name, pixels, report, flops, rows[0] if rows else None))
     return rows
@@ -73,8 +86,8 @@ def main() -> None:
     demo.contact_sheet(rows, out / "contact_sheet.png")
     demo.beta_chart(rows, out / "betas.png")
     (out / "table.md").write_text(demo.table(rows) + "\n")
-    print(f"\nComfyUI {version(host)}, {BATCH} drawings of {PROMPT!r}, KSampler euler/simple, {demo.STEPS} steps, "
-          f"warm-up 3, cool-down 1\n\n{demo.table(rows)}\n")
+    print(f"\nComfyUI {version(host)}, {BATCH} drawings of {PROMPT!r}, KSampler euler/simple, {demo.STEPS} steps. "
+          f"FeMo Auto has learned from {ANOTHER!r}.\n\n{demo.table(rows)}\n")
     print(f"pictures: {out / 'contact_sheet.png'}, β: {out / 'betas.png'}")
 
 

@@ -86,6 +86,10 @@ class FeatureCache:
         """How far the forecast for `step` is from the feature: `AbstractPredictor.compare`."""
         return self.predictor.compare(self._state(stream, site), feature, step)
 
+    def compare_reuse(self, stream: Hashable, site: Hashable, feature: Tensor) -> Tensor:
+        """How far the last recorded feature is from this one: `AbstractPredictor.compare_reuse`."""
+        return self.predictor.compare_reuse(self._state(stream, site), feature)
+
     def _state(self, stream: Hashable, site: Hashable) -> PredictorState:
         """On the device where all is computed."""
         state = self._stored(stream, site)

@@ -119,6 +119,12 @@ class AbstractPredictor(ABC):
         _check_feature(state, feature)
         return kernels.compare(*self._forecast(state, step), feature)
 
+    def compare_reuse(self, state: PredictorState, feature: Tensor) -> Tensor:
+        """As `compare`, of the last recorded feature in the forecast's place."""
+        _check_feature(state, feature)
+        _, stack = self._forecast(state, state.step)
+        return kernels.compare([1.0], stack[:1], feature)
+
     def _forecast(self, state: PredictorState, step: float) -> tuple[list[Weight], Tensor]:
         """The weights c and the stack S of a forecast c·S."""
         if state.stack is None:

@@ -10,7 +10,8 @@ from typing import Any
 class RunReport:
     """One sampling run: what was full, what was forecast, what it saved, or why nothing was.
 
-    total_steps: the sampler's steps. full_steps, predicted_steps: their indices, by whether the network ran in them.
+    total_steps: the sampler's steps. full_steps, predicted_steps: their indices, by whether the network ran in them;
+        one in neither was not evaluated.
     network_runs, network_runs_saved: calls of the network made and forecast instead (guidance may need two a step).
     seconds: wall time of the run. cache_bytes: most bytes that the buffers held.
     seconds_full_step, seconds_predicted_step: wall time of one evaluation in which the network ran, or did not; medians
@@ -55,8 +56,10 @@ class RunReport:
 
     def summary(self) -> str:
         """One line for a log."""
+        left_out = self.total_steps - len({*self.full_steps, *self.predicted_steps})
         line = (
-            f"{len(self.full_steps)} full and {len(self.predicted_steps)} predicted of {self.total_steps} steps, "
+            f"{len(self.full_steps)} full and {len(self.predicted_steps)} predicted of {self.total_steps} steps"
+            f"{f' ({left_out} not evaluated)' if left_out else ''}, "
             f"{self.network_runs} network runs, {self.network_runs_saved} saved ({self.flops_speedup:.2f}x fewer), "
             f"{self.seconds:.2f} s, cache {self.cache_bytes / 2**20:.1f} MB"
         )

@@ -16,6 +16,11 @@ from . import inputs
 from .chart import chart
 from .run.attach import last_report
 
+NONE_YET = (
+    "there is no report: this model has not been run since its cache node last ran. after must come from a run of this "
+    "model: connect the latent or image that the sampler made with it. A ComfyUI that does not keep results "
+    "(--cache-none, --cache-ram) may have run the node once more since")
+
 
 class FeMoReport(io.ComfyNode):
     @classmethod
@@ -45,10 +50,8 @@ class FeMoReport(io.ComfyNode):
     @classmethod
     def execute(cls, model, after, save_json, filename_prefix) -> io.NodeOutput:
         report = last_report(model)
-        if report is None:
-            raise ValueError(
-                "after must come from a run of this model, and there has been none: connect the latent or image that "
-                "the sampler made with it")
+        if report is None:  # the picture is done: a report that is missing must not cost it
+            report = RunReport(reason=NONE_YET)
         lines, content = lines_of(report), json.dumps(report.to_dict(), indent=2)
         if save_json:
             folder, name, number, *_ = folder_paths.get_save_image_path(

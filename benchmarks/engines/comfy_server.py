@@ -90,19 +90,12 @@ def comfy_server(host: Path, folder: Path, pack: str = "femo",
                  models: Path | None = None) -> Iterator[Client]:
     """Starts `host`'s main.py with `folder` as its base directory; the pack, `source`, is linked in as `pack`.
 
+    A folder that a server ran in before is taken as it is.
     environment: added to this process's own. models: another server's model folder, which this one then shares.
     Raises RuntimeError, with the end of the log, if it does not come up.
     """
-    custom = folder / "custom_nodes"
-    custom.mkdir(parents=True)
-    (custom / pack).symlink_to(source, target_is_directory=True)
-    (custom / "femo_test_nodes").symlink_to(ROOT / "tests" / "host" / "femo_test_nodes", target_is_directory=True)
-    if models:
-        (folder / "models").symlink_to(models, target_is_directory=True)
-    else:
-        own = folder / "models" / "diffusion_models"
-        own.mkdir(parents=True)
-        (own / "tiny_flux.safetensors").symlink_to(ROOT / "benchmarks" / "checkpoints" / "tiny_flux.safetensors")
+    if not (folder / "custom_nodes").is_dir():
+        _furnish(folder, pack, source, models)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,6 +116,19 @@ def comfy_server(host: Path, folder: Path, pack: str = "femo",
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _furnish(folder: Path, pack: str, source: Path, models: Path | None) -> None:
+    custom = folder / "custom_nodes"
+    custom.mkdir(parents=True)
+    (custom / pack).symlink_to(source, target_is_directory=True)
+    (custom / "femo_test_nodes").symlink_to(ROOT / "tests" / "host" / "femo_test_nodes", target_is_directory=True)
+    if models:
+        (folder / "models").symlink_to(models, target_is_directory=True)
+    else:
+        own = folder / "models" / "diffusion_models"
+        own.mkdir(parents=True)
+        (own / "tiny_flux.safetensors").symlink_to(ROOT / "benchmarks" / "checkpoints" / "tiny_flux.safetensors")
 
 
 def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:

@@ -81,7 +81,7 @@ def main() -> None:
         return
     if not options.dry and not torch.cuda.is_available():
         sys.exit(f"make gpu needs an NVIDIA GPU that PyTorch sees; this is PyTorch {torch.__version__}, which sees "
-                 "none. Install PyTorch for CUDA, or try it on the CPU: python benchmarks/on_gpu.py --dry")
+                 "none. Install PyTorch for CUDA, or try it on the CPU: python -m benchmarks.gpu.on_gpu --dry")
     if options.dry and options.out == RESULTS:
         options.out = Path("out/gpu")
     options.out.mkdir(parents=True, exist_ok=True)

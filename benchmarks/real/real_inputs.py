@@ -16,7 +16,7 @@ OURS = {  # workflows, and what their model is called
     ROOT / "example_workflows" / "api" / "qwen_image_femo.json": "Qwen-Image",
     ROOT / "example_workflows" / "api" / "wan22_video_femo.json": "Wan 2.2 14B",
     DATA / "workflows" / "z_image.json": "Z-Image",
-    DATA / "workflows" / "minimax_h3.json": "MiniMax-H3",
+    ROOT / "example_workflows" / "api" / "minimax_h3_femo.json": "MiniMax-H3",
     DATA / "workflows" / "dit_xl.json": "DiT-XL/2",
 }
 CLASSES = 1000  # of ImageNet: DiT draws them instead of prompts

@@ -1,6 +1,6 @@
 """Tables of what `make real` measured, by themselves and beside what the papers report: results/real_weights.md.
 
-`python benchmarks/real_page.py` makes the page anew from results/real_weights/*.json.
+`python -m benchmarks.real.real_page` makes the page anew from results/real_weights/*.json.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,12 @@ class Readback:
     def ready(self) -> bool:
         """Of other kinds of device nothing is known: what is there counts as on its way."""
         return self._event.query() if self._event is not None else self._tensor.device.type == "cpu"
+
+    def arrived(self) -> list[float] | None:
+        """What has come without being waited for; None where it has not."""
+        if not self.ready:
+            return None
+        return cast("list[float]", self._tensor.tolist())  # pyright: ignore[reportUnknownMemberType]
 
     def values(self) -> list[float]:
         """Waits for them if need be."""

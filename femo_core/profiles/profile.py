@@ -21,6 +21,7 @@ from ..predictors.taylorseer import TaylorSeer
 
 VERSION = 2  # of the files; 1 held a single recording
 LONGEST_RUN = 100  # steps; to choose among more takes longer than a user would wait
+MOST_UNKNOWN = 0.05  # of a run, by what is left of an error in each step at the end: the last of many schedulers
 PREDICTORS: dict[str, type[AbstractPredictor]] = {kind.__name__: kind for kind in (FeMo, ScaledTaylor, TaylorSeer)}
 
 
@@ -120,14 +121,20 @@ class Recording:
             abs(one - other) <= limit for one, other in zip(sigmas, self.sigmas, strict=True))
 
     def covers(self, sigmas: Sequence[float]) -> bool:
-        """Whether it tells of a run at these levels. Those that do not fall steadily it tells nothing of."""
+        """Whether it tells of a run at these levels, but for a part that hardly counts. Of levels that do not fall
+        steadily it tells nothing."""
         if self.same_levels(sigmas):
             return True
         try:
-            return self.steps > 1 and sigmas[0] <= self.sigmas[0] * (1 + SAME_LEVEL) and not uncovered(
-                self.sigmas, sigmas)
+            if self.steps < 2 or sigmas[0] > self.sigmas[0] * (1 + SAME_LEVEL):
+                return False
+            unknown = {*uncovered(self.sigmas, sigmas)}
         except ValueError:
             return False
+        flow = self.signals[0] != self.signals[-1]
+        lengths = lasting_step_lengths(sigmas, [1 - sigma if flow else 1.0 for sigma in sigmas])
+        part = sum(length for sigma, length in zip(sigmas, lengths, strict=False) if sigma in unknown)
+        return part <= MOST_UNKNOWN * sum(lengths)
 
     @property
     def change_factor(self) -> float:

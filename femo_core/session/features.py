@@ -52,16 +52,21 @@ class Features:
             return {}
         return dict(zip(known, self._share(torch.stack([*known.values()])).unbind(), strict=True))
 
-    def relative_error(self, stream: Hashable, site: Hashable, feature: Tensor, step: float, shared: bool) -> Tensor:
-        """‖forecast − feature‖ / ‖feature‖ of what would have been forecast, the mean over the samples.
+    def relative_errors(self, stream: Hashable, site: Hashable, feature: Tensor, step: float, shared: bool) -> Tensor:
+        """‖forecast − feature‖ / ‖feature‖ of what would have been forecast, the mean over the samples; and the same of
+        the last recorded feature, if that had been used again: (2,).
 
-        shared: of the whole feature, where this process holds but a part.
+        shared: of the whole feature, where this process holds but a part. The second is nan then: processes would
+        draw different conclusions from their parts.
         """
         norms = self.cache.compare(stream, site, feature, step)
-        if shared and self._share is not None:
-            norms = self._share(norms)
+        if self._share is not None:
+            of_feature, _, of_error = self._share(norms) if shared else norms
+            error = (of_error / of_feature).mean()
+            return torch.stack([error, torch.full_like(error, torch.nan)])
         of_feature, _, of_error = norms
-        return (of_error / of_feature).mean()
+        errors = torch.stack([of_error, self.cache.compare_reuse(stream, site, feature)[2]])
+        return (errors / of_feature).mean(1)
 
     @property
     def any_nonfinite(self) -> bool:

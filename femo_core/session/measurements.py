@@ -43,6 +43,12 @@ class Measurements:
         """The run has come to this step."""
         self._seen.add(index)
 
+    def attribute(self, index: int) -> None:
+        """What was done in the present evaluation was done at this step."""
+        self._seen.add(index)
+        if self._network_ran:
+            self._ran.add(index)
+
     def count_run(self, index: int, saved: bool) -> None:
         """A call of the network at this step was forecast instead (`saved`), or made."""
         if saved:

@@ -11,12 +11,17 @@ from torch import Tensor
 
 from ..cache import FeatureCache
 from ..errors import StateError
+from ..plans.readback import Readback
 from ..predictor import AbstractPredictor
 from ..report import RunReport
 from ..schedule import AbstractSchedule
+from .breaks import Breaks
 from .features import Features
 from .measurements import Measurements
 from .streams import Streams
+
+AFRESH = ("a forecast was far worse than the last feature itself would have been: something was switched within the "
+          "network, or the order is too high for the interval. Forecasting starts afresh there")
 
 
 class ForecastSession:
@@ -34,7 +39,8 @@ class ForecastSession:
     streams afresh.
 
     A stream that first appears in mid-run (a prompt with a start time), or comes back after missing a full step, gets
-    a warm-up of its own.
+    a warm-up of its own. So does one whose forecast for a full step was far worse than reuse (`breaks.py`): something
+    was switched within the network.
 
     share: where this process holds but a part of every feature, makes the norms of the whole from those of the part
     (`parallel.whole_norms`). Called once in `record`, for all sites, and only where the predictor goes by norms; and
@@ -60,6 +66,7 @@ class ForecastSession:
         self._streams = Streams(schedule, predictor, total_steps, tolerance, expected_errors or {})
         self._features = Features(predictor, storage, share)
         self._measurements = Measurements()
+        self._breaks = Breaks()
         self._changed: set[Hashable] = set()  # streams whose features no longer fit, found out while they are recorded
         self._measured_site: Hashable = None  # where forecast errors are measured: the last one
 
@@ -92,6 +99,11 @@ class ForecastSession:
             self.forget(stream)
         self._measurements.see(self._streams.counted_index)
 
+    def sampler_is_at(self, index: int) -> None:
+        """The evaluation under way is this step's, whatever it was taken for: for the report."""
+        if 0 <= index < self.total_steps:
+            self._measurements.attribute(index)
+
     def begin_call(self, streams: Sequence[Hashable], sites: Iterable[Hashable]) -> bool:
         """The network is about to be called for `streams`. True if their features at `sites` are to be forecast.
 
@@ -102,6 +114,9 @@ class ForecastSession:
         self._measured_site = sites[-1] if sites else None
         for stream in streams:
             if self._streams.missed_a_full_step(stream):
+                self.forget(stream)
+            elif self._breaks.found(stream) and self._streams.any_to_come:
+                self.warn(AFRESH)
                 self.forget(stream)
             self._streams.appears(stream)
         if not self._streams.may_be_forecast(streams):
@@ -174,8 +189,9 @@ class ForecastSession:
         if (stream, site) not in self.cache or self._streams.is_anchored_here(stream):
             return
         plan = self._streams.plan
-        error = self._features.relative_error(stream, site, feature, self._streams.coordinate, plan.goes_by_errors)
-        readback = self._measurements.error(self._streams.step, stream, error)
+        errors = self._features.relative_errors(stream, site, feature, self._streams.coordinate, plan.goes_by_errors)
+        readback = self._measurements.error(self._streams.step, stream, errors[0])
+        self._breaks.measured(stream, Readback(errors))
         if (gap := self._streams.gap(stream)) is not None:
             plan.measured(self._streams.index, gap, readback)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,8 @@ import folder_paths
 from ...femo_core import Profile, Recording
 from ...femo_core.files import put_aside, write_whole
 from .identity import alike, fingerprint, signature
+
+SHIPPED = Path(__file__).parents[2] / "benchmarks" / "results" / "profiles"  # sent in by users of real models
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,17 @@ def folder() -> Path:
 
 
 def find(model: Any) -> Kept:
-    """Of a BaseModel of ComfyUI: the first file of its kind whose weights are like its own.
+    """Of a BaseModel of ComfyUI: the first file of its kind whose weights are like its own; without any of the user's,
+    one that comes with the pack.
 
     One that is damaged or no profile is put aside under another name, and learned anew. One that was learned in
     diffusers and given this name is taken for the model's.
     """
     name, own, notice = fingerprint(model), signature(model), ""
-    kind, *_, digest = re.sub(r"[^\w, ]", "", name).split(", ")
     for number in count(1):
-        path = folder() / f"{kind}-{digest}{'' if number == 1 else f'-{number}'}.json"
+        path = folder() / file_name(name, number)
         if not path.is_file():
-            return Kept(path, None, notice)
+            return Kept(path, _shipped(name, own), notice)
         try:
             profile = Profile.from_json(path.read_bytes())
             if not profile.may_be_of(name):
@@ -51,6 +54,23 @@ def find(model: Any) -> Kept:
             return Kept(path, None, notice)
         if alike(profile.signature, own):
             return Kept(path, profile)
+    raise AssertionError  # count has no end
+
+
+def file_name(model: str, number: int = 1) -> str:
+    """Of a model's fingerprint; number: 2 and up for further models of the same one."""
+    kind, *_, digest = re.sub(r"[^\w, ]", "", model).split(", ")
+    return f"{kind}-{digest}{'' if number == 1 else f'-{number}'}.json"
+
+
+def _shipped(model: str, own: Sequence[float]) -> Profile | None:
+    for number in count(1):
+        path = SHIPPED / file_name(model, number)
+        if not path.is_file():
+            return None
+        profile = Profile.from_json(path.read_bytes())
+        if alike(profile.signature, own):
+            return profile
     raise AssertionError  # count has no end
 
 

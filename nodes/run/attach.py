@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from ...femo_core import RunReport
 from ..cache_config import CacheConfig, RunConfig
 from ..learned.full_steps import FullSteps, choose
+from ..reach import Handle, InReach
 from . import compiler
 from .call import apply
 from .control import with_deferred_controls
 from .reporting import Channel, Silence
 from .run import KEY, Run, run_of
+from .switches import hooks_of
 
 
 def attach(model: Any, config: CacheConfig) -> Any:
@@ -77,6 +79,19 @@ def make_outermost(transformer_options: dict[str, Any], kind: str, key: str, wra
     wrappers[kind] = {key: [wrapper], **wrappers.get(kind, {})}
 
 
+def with_callback(tell: Callable[[int], None], args: tuple[Any, ...],
+                  kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Of OUTER_SAMPLE, what comes behind sigmas: with a callback that first tells the step."""
+    placed = len(args) > 1  # denoise_mask, callback, …
+    own = args[1] if placed else kwargs.get("callback")
+
+    def callback(step: int, *others: Any) -> Any:
+        tell(step)
+        return own(step, *others) if own is not None else None
+
+    return ((args[0], callback, *args[2:]), kwargs) if placed else (args, {**kwargs, "callback": callback})
+
+
 def _make_innermost(transformer_options: dict[str, Any]) -> None:
     """What other nodes do around the network happens on predicted steps too; and one that puts a compiled network in
     the network's place has done so."""
@@ -91,7 +106,7 @@ class _LastRun:
 
 
 @dataclass(frozen=True)
-class Sampling(ABC):
+class Sampling(InReach, ABC):
     """What a node has on a model: nothing but what it asks for, and the last run's report."""
 
     config: RunConfig
@@ -108,10 +123,12 @@ class Sampling(ABC):
         guider = executor.class_obj
         channel = Silence() if silent else Channel(self.config.node, self.config.node_id)
         run = Run(self.config, full_steps, sigmas, guider, kwargs.get("latent_shapes") or [noise.shape], channel)
+        handle = Handle(run)
         try:
             with own_options(guider) as transformer_options, compiler.off(run.changes_the_network):
-                transformer_options[KEY] = run
+                transformer_options[KEY] = handle
                 _make_innermost(transformer_options)
+                args, kwargs = with_callback(run.sampler_is_at, args, kwargs)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
                 report = run.publish()
                 if not silent:
@@ -121,6 +138,7 @@ class Sampling(ABC):
             run.stopped()
             raise
         finally:
+            handle.held = None
             run.session.close()
 
 
@@ -146,7 +164,7 @@ def _predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: di
                    **kwargs: Any) -> Any:
     run = run_of(model_options.get("transformer_options"))
     if run is not None:
-        run.begin_evaluation(timestep)
+        run.evaluates(timestep)
     return executor(x, timestep, model_options, *args, **kwargs)
 
 
@@ -154,7 +172,7 @@ def _calc_cond_batch(executor: Any, model: nn.Module, conds: Any, x: Tensor, tim
                      model_options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     run = run_of(model_options.get("transformer_options"))
     if run is not None:
-        run.streams.begin_call()
+        run.calls(x, timestep)
         conds = with_deferred_controls(conds)
     return executor(model, conds, x, timestep, model_options, *args, **kwargs)
 
@@ -170,8 +188,9 @@ def _apply_model(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_cr
     run = run_of(options)
     if run is None:
         return go_on(options, control)
-    conditioning = (_shape(c_concat), _shape(c_crossattn))
-    return apply(run, executor.class_obj.diffusion_model, x, options, control, conditioning, go_on)
+    conditioning = (_shape(c_concat), _shape(c_crossattn), frozenset(kwargs))
+    model = executor.class_obj
+    return apply(run, model.diffusion_model, x, options, control, conditioning, hooks_of(model), go_on)
 
 
 def _shape(tensor: Any) -> Hashable:

@@ -19,7 +19,8 @@ from ..cache_config import AutoConfig
 from ..learned import profiles
 from ..learned.auto import could_not_learn, decide
 from ..learned.full_steps import FullSteps
-from .attach import Sampling, attach_sampling, make_outermost, own_options
+from ..reach import Handle
+from .attach import Sampling, attach_sampling, make_outermost, own_options, with_callback
 from .obstacles import obstacle_of
 from .recorder import RunRecording, draws_noise, name_of, signals_of
 from .reporting import log, show
@@ -43,23 +44,27 @@ class AutoSampling(Sampling):
         facts = _facts(guider, sampler, sigmas)
         decision = decide(self.config, guider.model_patcher.model, facts)
 
-        def sample(full_steps: FullSteps, *args: Any, silent: bool = False) -> Any:
+        def sample(full_steps: FullSteps, args: tuple[Any, ...], kwargs: dict[str, Any], silent: bool = False) -> Any:
             return self.sample(full_steps, executor, noise, latent_image, sampler, sigmas, *args, silent=silent,
                                **kwargs)
 
         if not decision.learns:
-            return sample(decision.full_steps, *args)
+            return sample(decision.full_steps, args, kwargs)
         recording = RunRecording(guider, sampler, sigmas)
         conds = _copied(guider.conds)
         with own_options(guider) as transformer_options:
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
-            result = sample(decision.full_steps, *args)
+            handle = Handle(recording.predict_noise)
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+            try:
+                result = sample(decision.full_steps, *with_callback(recording.told, args, kwargs))
+            finally:
+                handle.held = None
         # The picture is there and must not be lost: what goes wrong from here on is only said.
         learned = self._keep(recording, facts)
         if learned and self.config.learn == "thorough":
             def again(full_steps: FullSteps) -> Any:
                 guider.conds = _copied(conds)
-                return sample(full_steps, *_unseen(args), silent=True)
+                return sample(full_steps, *_unseen(args, kwargs), silent=True)
             self._try_out(learned, facts, guider, result, again)
         return result
 
@@ -142,6 +147,8 @@ def _copied(conds: dict[str, Any]) -> dict[str, Any]:
     return {name: [one.copy() for one in of_name] for name, of_name in conds.items()}
 
 
-def _unseen(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """denoise_mask, callback, disable_pbar, seed, of which nobody is to see steps of a trial."""
-    return (*args[:1], None, True, *args[3:])
+def _unseen(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """denoise_mask, callback, disable_pbar, seed: of the steps of a trial nobody is to see anything."""
+    if len(args) > 2:
+        return (args[0], None, True, *args[3:]), kwargs
+    return args[:1], {**kwargs, "callback": None, "disable_pbar": True}

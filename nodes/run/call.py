@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,12 +16,13 @@ from .run import Run
 
 
 def apply(run: Run, model: nn.Module, x: Tensor, options: dict[str, Any], control: Any, conditioning: Hashable,
-          go_on: Callable[[dict[str, Any], Any], Any]) -> Any:
+          hooks: Mapping[Hashable, Hashable], go_on: Callable[[dict[str, Any], Any], Any]) -> Any:
     """`go_on(transformer_options, control)` goes on to the network, with its features forecast or recorded.
 
-    conditioning: what of it may come and go between steps and makes a stream another one.
+    conditioning: what of it may come and go between steps and makes a stream another one. hooks: as `hooks_of` gives
+    them.
     """
-    call = NetworkCall(run, model, x, options, control, conditioning)
+    call = NetworkCall(run, model, x, options, control, conditioning, hooks)
     if isinstance(control, DeferredControl):
         control = control.run() if call.site.needs_control or not call.forecast else None
     result = (call.predicted if call.forecast else call.full)(options, control, go_on)
@@ -33,7 +34,7 @@ class NetworkCall:
     """The streams of a call, and what is to be done with their features."""
 
     def __init__(self, run: Run, model: nn.Module, x: Tensor, options: dict[str, Any], control: Any,
-                 conditioning: Hashable):
+                 conditioning: Hashable, hooks: Mapping[Hashable, Hashable]):
         self.run, self.model = run, model
         # A guider may run a second model of its own for the opposite prompt.
         self.family = run.family if model is run.network else find_family(model)
@@ -41,8 +42,9 @@ class NetworkCall:
         self.names = self.site.features(model, self.family)
         self.needless = self.site.needless(self.family)
         with run.lock:
-            self.streams = run.streams.of(x, options, conditioning, controls_of(control))
+            self.streams = run.streams.of(x, options, conditioning, controls_of(control), hooks)
             run.input_shape = tuple(x.shape)
+            run.unplaced += not self.streams
             self.usable = bool(self.streams) and bool(self.names) and run.forecasts
             self.forecast = self.usable and run.session.begin_call(self.streams, self.names)
             run.history.comes(self.forecast)

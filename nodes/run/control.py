@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+from ..reach import InReach
 
-class DeferredControl(dict[str, Any]):
+
+class DeferredControl(InReach, dict[str, Any]):
     """What a ControlNet would give: it runs when asked to. Empty until then, for those who look into it."""
 
     def __init__(self, control: Any, arguments: tuple[Any, ...]):
         super().__init__()
         self.control, self.arguments = control, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, ()
 
     def run(self) -> dict[str, Any] | None:
         return self.control.get_control(*self.arguments)
@@ -26,14 +31,17 @@ class DeferredControl(dict[str, Any]):
         return tuple(found)
 
 
-class _Deferring:
-    """Stands in for a ControlNet in the conditioning of one evaluation."""
+class _Deferring(InReach):
+    """Stands in for a ControlNet in the conditioning of one evaluation. Pickled, it is one that gives nothing."""
 
-    def __init__(self, control: Any):
+    def __init__(self, control: Any = None):
         self._control = control
 
-    def get_control(self, *arguments: Any) -> DeferredControl:
-        return DeferredControl(self._control, arguments)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Deferring, ()
+
+    def get_control(self, *arguments: Any) -> DeferredControl | None:
+        return None if self._control is None else DeferredControl(self._control, arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._control, name)

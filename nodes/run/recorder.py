@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ...femo_core import Profile, Recording, TrajectoryGram
 from ..learned.calibration_file import path_of, read, write
 from ..learned.identity import fingerprint, signature
-from .attach import make_outermost, own_options, with_wrappers
+from ..reach import Handle, InReach
+from .attach import make_outermost, own_options, with_callback, with_wrappers
 from .obstacles import obstacle_of
 from .reporting import log, show
 from .run import run_of
@@ -26,7 +27,7 @@ NEVER_DRAWS = ("sample_res_multistep",)  # takes a noise sampler and leaves it a
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(InReach):
     """What FeMo Calibrate asks for. Raises ValueError for a name that is none of a file."""
 
     name: str
@@ -45,8 +46,13 @@ class Recorder:
         guider = executor.class_obj
         recording = RunRecording(guider, sampler, sigmas)
         with own_options(guider) as transformer_options:
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, recording.predict_noise)
-            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            handle = Handle(recording.predict_noise)
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+            args, kwargs = with_callback(recording.told, args, kwargs)
+            try:
+                result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            finally:
+                handle.held = None
         self._save(recording)  # a run that was interrupted or has failed does not come here
         return result
 
@@ -88,23 +94,41 @@ class RunRecording:
         self.features: dict[int, Tensor] = {}  # by step
         self.denoised: Tensor | None = None  # at the last of them
         self.obstacle = ""
+        self.watched = False  # whether it was told of any evaluation
 
     def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,
                       **kwargs: Any) -> Any:
         denoised = executor(x, timestep, model_options, *args, **kwargs)
+        self.watched = True
+        try:
+            self._keep(x, timestep, model_options, denoised)
+        except Exception as error:  # who only watches never fails
+            self.obstacle = self.obstacle or f"{type(error).__name__}: {error}"
+        return denoised
+
+    def told(self, step: int) -> None:
+        """The sampler's callback is called."""
+        self.clock.told(step)
+
+    def _keep(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any], denoised: Any) -> None:
         self.obstacle = self.obstacle or _why_not_full(model_options, self.guider.model_patcher.model.diffusion_model)
+        if not isinstance(denoised, Tensor):
+            self.obstacle = self.obstacle or (
+                f"this guider gives the sampler a {type(denoised).__name__} instead of a latent; take another")
         step = self.clock.step(float(timestep.max()))
         if step.is_integer() and step < self.clock.total_steps and not self.obstacle:
             sigma = timestep.float().reshape(-1, *[1] * (x.ndim - 1))
             self.features[int(step)] = ((x - denoised).float() / sigma).cpu()
             self.denoised = denoised
-        return denoised
 
     def result(self) -> Recording:
         """Raises ValueError, saying why, where there is nothing to save."""
         total = self.clock.total_steps
         if self.obstacle:
             raise ValueError(f"a calibration needs a full run: {self.obstacle}")
+        if not self.watched:
+            raise ValueError("this guider goes past ComfyUI's PREDICT_NOISE, so that no evaluation of the model could "
+                             "be watched; calibrate with another one, CFGGuider for example")
         if len(self.features) < total:
             raise ValueError(f"this sampler ran the model at the noise levels of {len(self.features)} of its {total} "
                              "steps only; calibrate with another one, euler for example")

@@ -15,7 +15,12 @@ log = logging.getLogger("femo")
 PROGRESS, DONE = "femo.progress", "femo.report"
 PAUSE = 0.1  # seconds, at least, from one message of a run in progress to the next
 
+ONE_BY_ONE = (
+    "each step is sampled in a run of its own (by a regional or tiled sampler, or one sampler node a step): it begins "
+    "with full steps and ends with them, so that this can't be accelerated; sample several steps in one run")
+
 _runs: dict[tuple[str | None, str | None], int] = {}  # of the prompt that is running, so far, by node
+_runs_of_a_step: dict[tuple[str | None, str | None], int] = {}  # those of them that had but one
 
 
 def show(text: str, node_id: str | None) -> None:
@@ -44,6 +49,7 @@ class Channel:
         self._prompt = getattr(self._server, "last_prompt_id", None)
         if all(prompt != self._prompt for prompt, _ in _runs):
             _runs.clear()
+            _runs_of_a_step.clear()
         self.run = _runs[self._prompt, node_id] = _runs.get((self._prompt, node_id), 0) + 1
         self._sent = 0.0
 
@@ -53,8 +59,18 @@ class Channel:
             self._send(PROGRESS, report())
 
     def done(self, report: RunReport) -> None:
-        log.info("%s: %s", self.node, report.summary())
+        alike = self._runs_of_a_step() if report.total_steps == 1 else 0
+        if alike < 2:
+            log.info("%s: %s", self.node, report.summary())
+        elif alike == 2:
+            log.warning("%s: %s", self.node, ONE_BY_ONE)
         self._send(DONE, report)
+
+    def _runs_of_a_step(self) -> int:
+        """With this one."""
+        key = self._prompt, self.node_id
+        _runs_of_a_step[key] = _runs_of_a_step.get(key, 0) + 1
+        return _runs_of_a_step[key]
 
     def stopped(self, report: RunReport) -> None:
         """The run was interrupted or has failed."""

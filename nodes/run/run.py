@@ -16,6 +16,7 @@ from ...femo_core import ForecastSession, RunReport
 from ..cache_config import RunConfig
 from ..families import find_family
 from ..learned.full_steps import FullSteps
+from ..reach import Handle
 from ..sites import Embedders
 from .history import History
 from .memory import Room
@@ -26,6 +27,9 @@ from .steps import StepClock, coordinates_of, interpolated
 from .streams import StreamKeys
 
 KEY = "femo"  # in transformer_options
+PAST_THE_HOST = (
+    "this guider or sampler calls the network past ComfyUI, which then does not say which prompt a row is of; use one "
+    "of ComfyUI's own")
 
 
 class Run:
@@ -44,9 +48,12 @@ class Run:
         self.network = guider.model_patcher.model.diffusion_model
         self.family = find_family(self.network)
         self.coordinates = self._coordinates(sigmas)
-        self.streams = StreamKeys()
+        self.streams = StreamKeys(self.warn)
         self.embedders: dict[tuple[Hashable, ...], Embedders] = {}  # by the streams of a call
         self.input_shape: tuple[int, ...] = ()
+        self._is_told = False  # of evaluations, by PREDICT_NOISE
+        self._evaluated: tuple[Any, Any] = (None, None)  # else
+        self.unplaced = 0  # calls of the network of which nobody says what their rows are
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
         self._logged: set[str] = set()
         self.obstacle = obstacle_of(guider.model_options, self.network)
@@ -92,6 +99,26 @@ class Run:
         log.info("%s: about %.1f MB reserved for the cache at site %s", self.config.node, size / 1e6, self.choice.name)
         return self.room.reserved(size if self.room.shared else 0)
 
+    def sampler_is_at(self, step: int) -> None:
+        """By its callback, after the first evaluation of the step."""
+        if self.clock.told(step):
+            self.session.sampler_is_at(int(step))
+
+    def evaluates(self, timestep: Tensor) -> None:
+        """The guider does, the model: as PREDICT_NOISE tells."""
+        self._is_told = True
+        self.begin_evaluation(timestep)
+
+    def calls(self, x: Tensor, timestep: Tensor) -> None:
+        """The guider is about to call the network. Of one that goes past PREDICT_NOISE a new evaluation is told by its
+        timestep: the same tensor all through one, whatever guidance calls the network for."""
+        if not self._is_told:
+            before, at = self._evaluated
+            if timestep is not at and (x is not before or not torch.equal(timestep, at)):
+                self.begin_evaluation(timestep)
+            self._evaluated = x, timestep
+        self.streams.begin_call()
+
     def begin_evaluation(self, timestep: Tensor) -> None:
         self.channel.progress(self.so_far)
         self.streams.begin_evaluation()
@@ -121,6 +148,8 @@ class Run:
         report = self._with_expected(
             self.session.report(
                 time.perf_counter() - self.started, self.obstacle or self.full_steps.reason, self._settings()))
+        if self.unplaced and self.forecasts and not report.network_runs_saved:
+            report = replace(report, reason=PAST_THE_HOST)
         for message in report.warnings:
             self._log_once(message)  # those of the session itself, known only now
         self.channel.done(report)
@@ -143,4 +172,5 @@ class Run:
 
 def run_of(transformer_options: dict[str, Any] | None) -> Run | None:
     """The run that is under way."""
-    return (transformer_options or {}).get(KEY)
+    handle = (transformer_options or {}).get(KEY)
+    return handle.held if isinstance(handle, Handle) else None

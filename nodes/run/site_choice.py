@@ -6,11 +6,14 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..families import Family
 from ..sites import FALLBACK, SITES, AbstractSite
 from .memory import Room, expected_features
+
+COMPILED = "torch_compile_kwargs"  # among the model_options, where a node of ComfyUI's or another's has compiled
 
 
 class SiteChoice:
@@ -102,10 +105,29 @@ class SiteChoice:
 
 def _available(wanted: str, network: nn.Module, family: Family, model_options: dict[str, Any]) -> tuple[str, str]:
     """The wanted site, or the next one that this model has, and then why."""
-    if "torch_compile_kwargs" in model_options and wanted != "output":
+    compiled = compiled_parts(model_options)
+    if "diffusion_model" in compiled and wanted != "output":
         return "output", "inside a model compiled with torch.compile features can't be recorded"
+    if compiled and wanted == "module":
+        site = _sites_from("hidden", network, family)[0]
+        return site, "inside blocks compiled with torch.compile features can't be recorded"
     site = _sites_from(wanted, network, family)[0]
     return site, "" if site == wanted else _why_not(family)
+
+
+def compiled_parts(model_options: dict[str, Any]) -> set[str]:
+    """Paths within ComfyUI's BaseModel of what torch.compile has compiled; where that can't be told, all of it.
+
+    ComfyUI's wrapper for it holds them; its node and others' (KJNodes, Wan's) are made of it.
+    """
+    if COMPILED not in model_options:
+        return set()
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+    found: set[str] = set()
+    for wrapper in wrappers.get("torch.compile", ()):
+        held = [cell.cell_contents for cell in getattr(wrapper, "__closure__", None) or ()]
+        found.update(*(part for part in held if isinstance(part, dict)))
+    return found if found and all(isinstance(path, str) for path in found) else {"diffusion_model"}
 
 
 def _why_not(family: Family) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..families import BlockList, Family
+from ..reach import Handle
 from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, replaced, width
 
 Ranges: TypeAlias = Sequence[tuple[int, int | None, int]]
@@ -53,7 +54,7 @@ class ModuleSite(AbstractSite):
                      forecasts: Forecasts) -> Iterator[dict[str, Any]]:
         patches = dict(options.get("patches_replace", {}))
         patches["dit"] = patches.get("dit", {}) | {
-            (blocks.key, i): _replacement(blocks, i, block, forecasts)
+            (blocks.key, i): _Replacement(blocks, i, block, forecasts)
             for blocks in family.modules for i, block in enumerate(model.get_submodule(blocks.path))
         }
         yield {**options, "patches_replace": patches}
@@ -68,22 +69,6 @@ def _branches(model: nn.Module, family: Family) -> Iterator[tuple[BlockList, int
 
 def _name(blocks: BlockList, index: int, branch: str) -> str:
     return f"{blocks.path}.{index}.{branch}"
-
-
-def _replacement(blocks: BlockList, index: int, block: nn.Module,
-                 forecasts: Forecasts) -> Callable[..., dict[str, Tensor]]:
-    def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Tensor]:
-        img, gates = args["img"], blocks.gates(block, args)
-        ranges = _ranges(block, args, extra["original_block"]) if gates[0].shape[1] > 1 else None
-        for branch, gate in zip(blocks.branches, gates, strict=True):
-            name = _name(blocks, index, branch)
-            img = (forecasts.added(name, img, gate) if ranges is None
-                   else img + _gated(forecasts.of(name), gate, ranges))
-        if img.dtype == torch.float16:  # hosts keep float16 states finite, block by block
-            img = torch.nan_to_num(img)
-        return {"img": img, "txt": args["txt"]} if "txt" in args else {"img": img}
-
-    return replacement
 
 
 def _ranges(block: nn.Module, args: dict[str, Any], original_block: Callable[..., Any]) -> Ranges:
@@ -107,3 +92,24 @@ def _gated(addend: Tensor, gate: Tensor, ranges: Ranges) -> Tensor:
     for start, end, which in ranges:
         addend[:, start:end] *= gate[:, which : which + 1]
     return addend
+
+
+class _Replacement(Handle):
+    """Adds a block's forecasts, of one call. Pickled, it is one that runs the block."""
+
+    def __init__(self, *held: Any):
+        super().__init__(held)
+
+    def __call__(self, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Tensor]:
+        if not self.held:
+            return extra["original_block"](args)
+        blocks, index, block, forecasts = self.held
+        img, gates = args["img"], blocks.gates(block, args)
+        ranges = _ranges(block, args, extra["original_block"]) if gates[0].shape[1] > 1 else None
+        for branch, gate in zip(blocks.branches, gates, strict=True):
+            name = _name(blocks, index, branch)
+            img = (forecasts.added(name, img, gate) if ranges is None
+                   else img + _gated(forecasts.of(name), gate, ranges))
+        if img.dtype == torch.float16:  # hosts keep float16 states finite, block by block
+            img = torch.nan_to_num(img)
+        return {"img": img, "txt": args["txt"]} if "txt" in args else {"img": img}

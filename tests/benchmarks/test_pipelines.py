@@ -20,9 +20,10 @@ def pipeline(request):
     return Pipeline(request.param())
 
 
-@pytest.mark.parametrize("site", ["hidden", "module", "output"])
-@pytest.mark.parametrize(("predictor", "interval"), [
-    (TaylorSeer(1), 1), (TaylorSeer(2), 4), (FeMo(1), 6), (FeMo(1, gamma=0.015), 5)])
+@pytest.mark.parametrize(("predictor", "interval", "site"), [
+    (TaylorSeer(1), 1, "hidden"),
+    *((*setting, site) for site in ("hidden", "module", "output")
+      for setting in ((TaylorSeer(2), 4), (FeMo(1), 6), (FeMo(1, gamma=0.015), 5)))])
 def test_diffusers_forecasts_what_the_standalone_host_does(pipeline, predictor, interval, site):
     """Same noise, weights, steps and settings."""
     subject = pipeline.subject

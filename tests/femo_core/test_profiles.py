@@ -79,6 +79,15 @@ def test_an_expert_that_ends_early_tells_nothing_of_lower_levels():
     assert profile.serving(levels(20)) is None
 
 
+def test_a_last_step_that_hardly_counts_may_be_unknown():
+    """As of the scheduler "normal", which goes down to the lowest level of the model before it goes to 0."""
+    profile = Profile("Flux", (recording(16),))
+    normal = [1 - 0.999 * step / 15 for step in range(16)]
+    assert profile.serving([*normal, 0.0]) is not None
+    assert profile.serving([1.0, 0.5, 0.02, 0.019, 0.0]) is not None
+    assert Profile("Flux", (recording(16, sigmas=levels(16, shift=12.0)),)).serving(levels(20, shift=0.3)) is None
+
+
 def test_levels_that_do_not_fall_are_not_covered():
     assert Profile("Flux", (recording(),)).serving([1.0, 0.5, 0.5, 0.0]) is None
 

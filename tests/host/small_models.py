@@ -84,8 +84,9 @@ def build(small: SmallModel, dtype: torch.dtype = torch.float32, computes_in: to
             config.get_model = lambda *_, get_model=get_model, weights=weights: get_model(weights, "")
         try:
             model = with_frequencies(patcher(config, dtype, computes_in))
-            for parameter in model.model.parameters():
-                parameter.mul_(small.gain)
+            if small.gain != 1:  # float8 can't be multiplied on a CPU
+                for parameter in model.model.parameters():
+                    parameter.mul_(small.gain)
             return model
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))

@@ -229,6 +229,17 @@ def test_a_file_that_is_deleted_is_forgotten(flux, folder, reports):
     assert reports[-1].settings["learned"] == "learning"
 
 
+def test_one_that_comes_with_the_pack_serves_before_anything_is_learned(flux, folder, reports, tmp_path, monkeypatch):
+    run(auto(flux))
+    shipped = tmp_path / "shipped"
+    folder.rename(shipped)
+    monkeypatch.setattr(profiles, "SHIPPED", shipped)
+    run(auto(flux))
+    assert reports[-1].settings["learned"] == "yes"
+    assert reports[-1].network_runs_saved > 0
+    assert not folder.exists()
+
+
 def test_it_holds_no_picture_and_is_small(flux, folder):
     run(auto(flux))
     (path,) = folder.glob("*.json")

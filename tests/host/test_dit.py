@@ -207,10 +207,9 @@ def test_a_text_prompt_is_refused(model):
 
 @pytest.mark.parametrize("sampler", comfy.samplers.KSampler.SAMPLERS)
 def test_every_sampler(model, sampler):
-    """Runs, and with a cache at interval 1 gives the same picture."""
+    """Runs. (That interval 1 changes nothing under any of them: test_samplers.py.)"""
     plain = sample(model, steps=4, sampler=sampler, scheduler="normal")
     assert torch.isfinite(plain).all()
-    assert torch.equal(sample(accelerated(model, interval=1), steps=4, sampler=sampler, scheduler="normal"), plain)
     forecast = sample(accelerated(model, interval=2, warmup=2), steps=8, sampler=sampler, scheduler="normal")
     assert torch.isfinite(forecast).all()
 
@@ -321,9 +320,9 @@ def test_sd_vae_latents_decode(model):
 
 # The tiny DiT
 
-@pytest.mark.parametrize("interval", [1, 4, 6])
-@pytest.mark.parametrize("site", SITES)
-def test_comfyui_forecasts_what_the_standalone_host_does(interval, site):
+@pytest.mark.parametrize(("site", "interval"), [
+    ("hidden", 1), *((site, interval) for site in SITES for interval in (4, 6))])
+def test_comfyui_forecasts_what_the_standalone_host_does(site, interval):
     """Same noise, weights, steps and settings: the pictures agree, so the host's noise levels, guidance and timesteps
     are DDIM's on DiT's schedule."""
     job = Job(("red house day", "blue moon night"), seed=5)
