@@ -91,7 +91,7 @@ class Learning:
         gram = TrajectoryGram()
         for step in range(total):
             gram.record(step, self.features.pop(step))
-        shift = getattr(self.scheduler, "shift", None)
+        shift = self.scheduler.config.get("shift", self.scheduler.config.get("flow_shift"))
         return Recording(
             sigmas=self.levels.sigmas, signals=self.levels.signals, size=self.size, stochastic=self.levels.stochastic,
             matrix=tuple(tuple(map(float, row)) for row in gram.matrix), sampler=type(self.scheduler).__name__,

@@ -16,7 +16,7 @@ from small_pipelines import FLUX, QWEN, WAN, Small, diffusers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from femo_core import FeMo, Schedule, TaylorSeer
-from femo_core.integrations.diffusers import disable_femo, enable_femo, last_report
+from femo_core.integrations.diffusers import disable_femo, enable_auto, enable_femo, last_report
 
 SMALL = {small.name: small for small in (FLUX, QWEN, WAN)}
 ADAPTIVE = {
@@ -66,13 +66,25 @@ def results(ranks: int) -> dict[Case, dict[str, Any]]:
     """Of every case: what the pipeline gave, the full steps, the adapted β, the cache's bytes, and the messages."""
     found: dict[Case, dict[str, Any]] = {}
     for name, small in SMALL.items():
-        pipeline = small.build()
-        if ranks > 1:
-            # diffusers asks for the number of accelerators, and there is none: the processes are on the CPU.
-            with mock.patch("torch.accelerator.device_count", return_value=1):
-                pipeline.transformer.enable_parallelism(config=diffusers.ContextParallelConfig(ulysses_degree=ranks))
+        pipeline = _build(small, ranks)
         found |= {case: _run(small, pipeline, case) for case in CASES if case.model == name}
     return found
+
+
+def learned_and_used(ranks: int, path: Path) -> list[tuple[Any, Any]]:
+    """What the pipeline gave in two runs of `enable_auto`, and the reports."""
+    pipeline = _build(FLUX, ranks)
+    enable_auto(pipeline.transformer, scheduler=pipeline.scheduler, profile=path, quality=2.0)
+    return [(FLUX.run(pipeline, steps=20), last_report(pipeline.transformer)) for _ in range(2)]
+
+
+def _build(small: Small, ranks: int) -> Any:
+    pipeline = small.build()
+    if ranks > 1:
+        # diffusers asks for the number of accelerators, and there is none: the processes are on the CPU.
+        with mock.patch("torch.accelerator.device_count", return_value=1):
+            pipeline.transformer.enable_parallelism(config=diffusers.ContextParallelConfig(ulysses_degree=ranks))
+    return pipeline
 
 
 def _run(small: Small, pipeline: Any, case: Case) -> dict[str, Any]:
@@ -98,5 +110,6 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=ranks)
     torch.save(results(ranks), folder / f"{rank}.pt")
+    torch.save(learned_and_used(ranks, folder / "auto.json"), folder / f"{rank}.auto.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -429,7 +429,7 @@ PREDICTED = {"epsilon": lambda x0, noise, a, s: noise, "sample": lambda x0, nois
 
 
 FLOW = [name for name in FORMS if name.startswith("FlowMatch")]
-BOTH = [name for name in FORMS if name.startswith(("DEIS", "DPMSolver", "UniPC"))]
+BOTH = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]  # DEIS for flow models does not come to level 0
 CASES = [*((name, prediction) for name in FORMS if name not in FLOW for prediction in [*PREDICTED][:3]),
          *((name, "flow_prediction") for name in (*FLOW, *BOTH))]
 

@@ -9,8 +9,10 @@ import os
 
 import pytest
 import torch
-from ranks import ADAPTIVE, CASES, PREDICTORS, SCHEDULE, TOLERANCE, Case, main, results
+from ranks import ADAPTIVE, CASES, PREDICTORS, SCHEDULE, TOLERANCE, Case, learned_and_used, main, results
 from small_pipelines import BATCH, FLUX, STEPS
+
+from femo_core import Profile
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
 
@@ -31,11 +33,17 @@ def alone():
 
 
 @pytest.fixture(scope="module", params=RANKS, ids=lambda ranks: f"{ranks} ranks")
-def together(request, tmp_path_factory):
-    """By rank."""
+def folder(request, tmp_path_factory):
+    """What the processes have left, a file each."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(main, args=(request.param, folder), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(folder):
+    """By rank."""
+    return [torch.load(path, weights_only=False) for path in sorted(folder.glob("?.pt"))]
 
 
 def relative(result, reference):
@@ -119,3 +127,19 @@ def test_the_benchmark_counts_the_bytes_that_are_sent(together):
     leaving = alone["all_to_all_single"] * (ranks - 1) / ranks + alone["all_gather_into_tensor"] * (ranks - 1)
     cost, _ = costs(FLUX.build().transformer.to("meta"), side=64, text=8)
     assert leaving == STEPS * STREAMS * BATCH * cost["full"].sent(ranks) / BYTES
+
+
+def test_processes_learn_one_profile_and_choose_as_one(folder, tmp_path):
+    """And as one process does."""
+    ranks = [torch.load(path, weights_only=False) for path in sorted(folder.glob("*.auto.pt"))]
+    for (learning, first), (using, second) in ranks:
+        assert (first.settings["learned"], second.settings["learned"]) == ("learning", "yes")
+        assert first.network_runs_saved == 0 < second.network_runs_saved
+        assert second.full_steps == ranks[0][1][1].full_steps
+        assert torch.equal(learning, ranks[0][0][0])
+        assert torch.equal(using, ranks[0][1][0])
+    (alone, _), _ = learned_and_used(1, tmp_path / "auto.json")
+    assert relative(ranks[0][0][0], alone) < CLOSE
+    (recording,) = Profile.from_json((folder / "auto.json").read_bytes()).recordings
+    (wanted,) = Profile.from_json((tmp_path / "auto.json").read_bytes()).recordings
+    torch.testing.assert_close(recording.gram, wanted.gram, rtol=1e-3, atol=1e-4)
