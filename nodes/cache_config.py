@@ -11,9 +11,8 @@ from ..femo_core.plans.error_control import check_tolerance
 from ..femo_core.predictor import AbstractPredictor
 from .learned.calibration_file import NONE
 from .presets import BY_STEPS
+from .settings import LEARN
 from .sites import SITES
-
-LEARN = ("once", "thorough", "off")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from ..femo_core import QUALITIES, FeMo, Quality
 from ..femo_core.predictor import MAX_ORDER
 from ..femo_core.presets import MEASURED
 from ..femo_core.profiles.quality import LEAST_SPEEDUP, MOST_SPEEDUP
-from .cache_config import LEARN
 from .presets import BY_STEPS
 from .sites import SITES
 
 MOST_STEPS = 1000  # a bound for the widgets only: no sampler is asked for more
 BEST = MEASURED["FLUX"]
 BY_SPEEDUP = "by speed-up"
+LEARN = ("once", "thorough", "off")
 ADAPTED = FeMo()  # whose bounds of β are the papers' for FLUX
 
 

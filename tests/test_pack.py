@@ -263,19 +263,20 @@ def test_help_pages_name_the_same_numbers_in_every_language(node_id):
 
 
 def constant(path: str, name: str) -> str:
-    """Of a module that needs ComfyUI, as pages write it."""
-    value = re.search(rf"^{name} = ([\d.]+)", (ROOT / "nodes" / path).read_text(encoding="utf-8"), re.MULTILINE)
+    """Of a module, which may need ComfyUI, as pages write it."""
+    value = re.search(rf"^{name} = ([\d.]+)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
     return f"{float(value[1]):g}"
 
 
 def test_pages_and_tooltips_name_the_bounds_that_the_code_has():
-    window, equal = constant("image_fidelity.py", "WINDOW"), constant("image_fidelity.py", "EQUAL")
+    window, equal = constant("nodes/image_fidelity.py", "WINDOW"), constant("nodes/image_fidelity.py", "EQUAL")
     page = (DOCS / "ImageFidelity.md").read_text(encoding="utf-8")
     assert f"windows of {window} pixels" in page
     assert f"{equal} where images are equal" in page
     assert f"{equal} where images are equal" in tooltips("image_fidelity.py")["0"]
-    longest = constant("learned/calibration_file.py", "LONGEST_RUN")
+    longest = constant("femo_core/profiles/profile.py", "LONGEST_RUN")
     assert f"Up to {longest} steps are recorded" in (DOCS / "FeMoCalibrate.md").read_text(encoding="utf-8")
+    assert f"more than {longest} steps take too long" in (DOCS / "FeMoAuto.md").read_text(encoding="utf-8")
 
 
 def test_the_papers_values_are_the_presets():

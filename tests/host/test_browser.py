@@ -335,7 +335,7 @@ def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
     (name,) = (path.stem for path in profiles.iterdir())
     said = page.run("() => document.querySelector('.femo-profile').innerText")
     assert said.startswith(name)
-    assert "20 steps · ddim · noise levels" in said
+    assert "20 steps · euler · noise levels" in said  # which ddim is here
     page.screenshot(OUT / f"auto_shown_{kind}.png")
     choose_in_menu(page, "FeMoAuto", "Forget what was learned")
     page.until(lambda: not list(profiles.iterdir()))

@@ -40,7 +40,7 @@ def test_the_entry_point_gives_the_nodes():
     nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
     assert {node_id: nodes[node_id] for node_id in NODES} == NODES
     assert {node.GET_SCHEMA().display_name for node in nodes.values()} == {
-        "FeMo Cache", "TaylorSeer Cache", "FeMo Calibrate", "FeMo Report", "Image Fidelity", "Load DiT",
+        "FeMo Auto", "FeMo Cache", "TaylorSeer Cache", "FeMo Calibrate", "FeMo Report", "Image Fidelity", "Load DiT",
         "DiT Class Label"}
     assert {node.GET_SCHEMA().category for node in nodes.values()} == {"model_patches/femo"}
 
