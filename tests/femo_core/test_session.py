@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from femo_core.plans.readback import Readback
 from no_read_back import NoReadBack
 
 from femo_core import FeatureCache, FeMo, ForecastSession, Schedule, StateError, TaylorSeer
+from femo_core.plans.readback import Readback
 
 ROOT = Path(__file__).parents[2]
 

@@ -247,7 +247,8 @@ def test_the_calibration_workflow_records_a_run_and_uses_it_at_once(server):
     assert "saved as dit example: 50 steps, runs: 1" in server.log.read_text()
     place = quote("femo_calibrations/dit example.json", safe="")
     saved = server.get(f"/userdata/{place}").json()
-    assert (saved["steps"], saved["sampler"], saved["guidance"]) == (50, "euler", 2.5)
+    (recording,) = saved["recordings"]
+    assert (len(recording["matrix"]), recording["sampler"], recording["guidance"]) == (50, "euler", 2.5)
     options = server.get("/object_info/FeMoCache").json()["FeMoCache"]["input"]["optional"]["calibration"]
     assert (options[1].get("options") or options[0]) == ["none", "dit example"]
     # The next run, without FeMo Calibrate, of other pictures; on "another server", where the file has another name.
