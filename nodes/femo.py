@@ -21,7 +21,7 @@ class FeMoCache(inputs.CalibratedNode):
             category=inputs.CATEGORY,
             description="Runs the network on every N-th step and forecasts its features between by momentum (FeMo), "
                         "with gamma above 0 or by least squares adapted to each image (Adapted-FeMo).",
-            inputs=[
+            inputs=inputs.mostly_advanced([
                 inputs.model(FEMO),
                 inputs.enabled(),
                 inputs.interval(),
@@ -63,7 +63,7 @@ class FeMoCache(inputs.CalibratedNode):
                             "gamma 0. least_squares: at each full step to the β that would have forecast it best; "
                             "gamma has no part in it, and one tensor more is kept. Sensible for it: beta_min −0.6, "
                             "beta_max 0.9."),
-            ],
+            ]),
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # else a like node elsewhere gets this one's output, and its reports come here

@@ -112,9 +112,14 @@ class CalibratedNode(io.ComfyNode):
 
 
 def advanced(shown: io.Input) -> io.Input:
-    """Behind "Show advanced inputs" in a front end that knows that; in an older one it stands with the others."""
+    """Behind "Show advanced inputs" where nodes are drawn in Vue, from front end 1.39 on; elsewhere as the others."""
     shown.extra_dict = {**(shown.extra_dict or {}), "advanced": True}
     return shown
+
+
+def mostly_advanced(shown: list[io.Input]) -> list[io.Input]:
+    """A new cache node shows what matters: all but these are advanced."""
+    return [one if one.id in ("model", "enabled", "interval", "site") else advanced(one) for one in shown]
 
 
 def accelerated_model() -> io.Output:

@@ -20,7 +20,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
             category=inputs.CATEGORY,
             description="Runs the network on every N-th step and forecasts its features between by a Taylor series of "
                         "finite differences (TaylorSeer).",
-            inputs=[
+            inputs=inputs.mostly_advanced([
                 inputs.model(TAYLORSEER),
                 inputs.enabled(),
                 inputs.interval(),
@@ -34,7 +34,7 @@ class TaylorSeerCache(inputs.CalibratedNode):
                 inputs.calibration(),
                 inputs.budget(),
                 inputs.tolerance(),
-            ],
+            ]),
             outputs=[inputs.accelerated_model()],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # else a like node elsewhere gets this one's output, and its reports come here

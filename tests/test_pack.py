@@ -59,7 +59,8 @@ def test_the_nodes_import_each_other_relatively(path):
 def test_every_node_has_a_help_page():
     ids = re.findall(r'node_id="(\w+)"', "".join(path.read_text() for path in modules("nodes")))
     assert sorted(ids) == [
-        "DiTClassLabel", "DiTLoader", "FeMoCache", "FeMoCalibrate", "FeMoReport", "ImageFidelity", "TaylorSeerCache"]
+        "DiTClassLabel", "DiTLoader", "FeMoAuto", "FeMoCache", "FeMoCalibrate", "FeMoReport", "ImageFidelity",
+        "TaylorSeerCache"]
     for node_id in ids:
         english, chinese = DOCS / f"{node_id}.md", DOCS / node_id / "zh.md"
         assert pictures_of(english) == pictures_of(chinese)
@@ -80,6 +81,9 @@ def node_files() -> dict[str, str]:
     return {node_id[1]: name for node_id, name in found if node_id}
 
 
+NO_INPUTS = {"accelerated_model", "advanced", "mostly_advanced"}  # of what nodes/inputs.py has for them
+
+
 def nodes() -> dict[str, dict[str, list[str]]]:
     """Ids of the nodes, and the names of their inputs and outputs, as their files say."""
     found = {}
@@ -88,7 +92,7 @@ def nodes() -> dict[str, dict[str, list[str]]]:
         if node_id := re.search(r'node_id="(\w+)"', source):
             own = re.findall(r'Input\(\s*"(\w+)"', source)
             found[node_id[1]] = {
-                "inputs": sorted({*own, *re.findall(r"inputs\.(\w+)\(", source)} - {"accelerated_model"}),
+                "inputs": sorted({*own, *re.findall(r"inputs\.(\w+)\(", source)} - NO_INPUTS),
                 "outputs": re.findall(r'Output\(\s*display_name="(\w+)"', source)}
     return found
 
@@ -156,12 +160,12 @@ def shown(setting: Any) -> tuple[str, str]:
 
 
 def settings_on(page: Path) -> dict[str, tuple[str, str]]:
-    """Default and range by input, of the table whose columns are name, symbol, default, range, meaning."""
+    """Default and range by input, of the table of name, symbol (on some pages), default, range, meaning."""
     text = page.read_text(encoding="utf-8")
     table = re.search(r"^\| (?:input|输入) \| .+\n\| ---.+\n((?:\|.+\n)+)", text, re.MULTILINE)
     found: dict[str, tuple[str, str]] = {}
     for row in table[1].splitlines():
-        name, _, default, limits, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        name, *_, default, limits, _ = (cell.strip() for cell in row.strip("|").split("|"))
         names = re.match("[a-z_, ]+", name)[0].strip().split(", ")
         found |= dict(zip(names, ((each, limits) for each in default.split(", ")), strict=True))
     return found
@@ -178,13 +182,32 @@ def test_pages_say_the_defaults_and_ranges_that_the_inputs_have(page):
     assert found.keys() - known.keys() == {"enabled", "calibration"}  # a switch, and what files there are
 
 
+@pytest.mark.parametrize("language", ["", "/zh"])
+def test_the_pages_of_auto_do_so_too(language):
+    settings = part_of_nodes("settings")
+    known = settings.AUTO | {name: settings.SHARED[name] for name in ("site", "cache_device")}
+    found = settings_on(DOCS / f"FeMoAuto{language}.md")
+    assert found == {name: shown(setting) for name, setting in known.items()} | {"enabled": found["enabled"]}
+
+
+def test_pages_and_tooltips_of_auto_name_the_aims_that_the_code_has():
+    qualities = importlib.import_module("femo_core").QUALITIES
+    changes, speedups = ([f"{value:g}" for value in values] for values in zip(
+        *((100 * quality.change, quality.speedup) for quality in qualities.values()), strict=True))
+    assert "high {} %, balanced {} %, fast {} %".format(*changes) in tooltips("auto.py")["quality"]
+    page = " ".join((DOCS / "FeMoAuto.md").read_text(encoding="utf-8").split())
+    assert "{}, {} or {} % of its latent".format(*changes) in page
+    assert "speed-ups of {}, {} and {}.".format(*speedups) in page
+
+
 def test_defaults_and_ranges_stand_in_one_place():
     settings = part_of_nodes("settings")
-    for path in (ROOT / "nodes" / name for name in ("inputs.py", "femo.py", "taylorseer.py")):
+    known = settings.SETTINGS | settings.AUTO
+    for path in (ROOT / "nodes" / name for name in ("inputs.py", "femo.py", "taylorseer.py", "auto.py")):
         source = path.read_text(encoding="utf-8")
         for name in re.findall(r'io\.\w+\.Input\(\s*"(\w+)"', source):
             own = re.search(rf'Input\(\s*"{name}",([^"]*)', source)[1]
-            assert name not in settings.SETTINGS or not re.search("default|min|max|options", own), name
+            assert name not in known or not re.search("default|min|max|options", own), name
 
 
 def test_a_default_is_within_its_range_and_so_is_what_a_preset_gives():
@@ -219,7 +242,8 @@ def numbers_in(text: str) -> set[str]:
 
 @pytest.mark.parametrize("locale", ["zh"])
 def test_tooltips_name_the_same_numbers_and_choices_in_every_language(locale):
-    settings = part_of_nodes("settings").SETTINGS
+    settings = part_of_nodes("settings")
+    settings = settings.SETTINGS | settings.AUTO
     translated = json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
     for node, file in node_files().items():
         own, shared = tooltips(file), tooltips("inputs.py")

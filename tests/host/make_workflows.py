@@ -41,6 +41,12 @@ TIDY = """() => {
     }
     app.graph.arrange(70)
 }"""
+# Of a workflow with FeMo Auto: another picture.
+OTHER_SEED = """() => {
+    if (!app.graph.nodes.some(n => n.type === "FeMoAuto")) return false
+    app.graph.nodes.find(n => n.type === "KSampler").widgets.find(w => w.name === "seed").value += 1
+    return true
+}"""
 HIDDEN = ".p-toast, .side-tool-bar-container { display: none !important }"
 
 
@@ -76,6 +82,8 @@ def main(names: list[str]) -> None:
                 (FOLDER / f"{name}.json").write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n")
                 if name.startswith("dit"):
                     print(name, page.queue()["status"]["status_str"])
+                    if page.run(OTHER_SEED):  # what was learned in the first run
+                        print(name, page.queue()["status"]["status_str"])
                     page.page.wait_for_timeout(8000)  # until the notice that it is done has gone
                 page.page.add_style_tag(content=HIDDEN)
                 page.fit()
@@ -83,6 +91,8 @@ def main(names: list[str]) -> None:
                 picture = Image.open(Path(folder) / "shot.png").convert("RGB")
                 picture.thumbnail((WIDTH, WIDTH))
                 picture.save(FOLDER / f"{name}.jpg", quality=80)
+                if name == "dit_femo":
+                    node_picture(page, "FeMoAuto", PICTURES / "auto_node.png", Path(folder) / "shot.png")
                 if name == "dit_compare":
                     help_pictures(page, server.log.parent / "output", Path(folder) / "shot.png")
                 print(name, page.missing(), page.errors)
@@ -90,19 +100,7 @@ def main(names: list[str]) -> None:
 
 def help_pictures(page: Page, output: Path, shot: Path) -> None:
     """Of the help pages: the cache node after its run, the report's chart, two pictures and their difference."""
-    PICTURES.mkdir(exist_ok=True)
-    page.run("""() => {
-        const node = app.graph.nodes.find(n => n.type === "FeMoCache"), { ds } = app.canvas
-        ds.scale = 1.4
-        ds.offset = [100 - node.pos[0], 80 - node.pos[1]]
-        app.canvas.setDirty(true, true)
-    }""")
-    page.page.wait_for_timeout(800)
-    page.screenshot(shot)
-    width, height = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').size")
-    left, top = 1.4 * 100, 1.4 * (80 - 30)
-    box = tuple(map(round, (left, top, left + 1.4 * width, top + 1.4 * (height + 30))))
-    Image.open(shot).convert("RGB").crop(box).save(PICTURES / "cache_node.png", optimize=True)
+    node_picture(page, "FeMoCache", PICTURES / "cache_node.png", shot)
     history = page.server.get("/history").json()
     shown = next(entry["outputs"] for entry in history.values() if "13" in entry["outputs"])
 
@@ -116,6 +114,22 @@ def help_pictures(page: Page, output: Path, shot: Path) -> None:
     for i, part in enumerate((picture("15", 1), picture("17", 1), picture("16", 1))):
         strip.paste(part.resize(size, Image.Resampling.NEAREST), (i * (size[0] + GAP), 0))
     strip.save(PICTURES / "image_fidelity.png", optimize=True)
+
+
+def node_picture(page: Page, kind: str, path: Path, shot: Path) -> None:
+    """Of the one node of its kind."""
+    path.parent.mkdir(exist_ok=True)
+    left, top, width, height = page.run("""kind => {
+        const node = app.graph.nodes.find(n => n.type === kind), { ds } = app.canvas
+        ds.scale = 1.4
+        ds.offset = [100 - node.pos[0], 80 - node.pos[1]]
+        app.canvas.setDirty(true, true)
+        return [100, 80 - 30, node.size[0], node.size[1] + 30]
+    }""", kind)
+    page.page.wait_for_timeout(800)
+    page.screenshot(shot)
+    box = tuple(round(1.4 * edge) for edge in (left, top, left + width, top + height))
+    Image.open(shot).convert("RGB").crop(box).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import uuid
 from contextlib import ExitStack
 
@@ -25,7 +26,7 @@ WORKFLOWS = ROOT / "example_workflows"
 OLD = ROOT / "tests" / "host" / "old_workflows"
 OUT = ROOT / "out" / "browser" / version(HOST)
 # Nodes of theirs that older ComfyUIs do not have.
-NEEDS = {"ltx23_video_femo": (0, 29), "minimax_h3_femo": (0, 33)}
+NEEDS = {"flux2_dev_femo": (0, 8), "ltx23_video_femo": (0, 29), "minimax_h3_femo": (0, 33)}
 VERSION = tuple(map(int, version(HOST).split(".")))
 RENDERERS = [False, True] if VERSION >= (0, 29) else [False]
 
@@ -107,6 +108,27 @@ def marks(page, kind):
     return page.run("kind => document.querySelectorAll(`.femo-report .femo-${kind}`).length", kind)
 
 
+def choose_in_menu(page, node_type, words):
+    """As a user does it: the right button on the node's title, then the entry."""
+    page.fit()
+    place = page.run("""type => {
+        const node = app.graph.nodes.find(n => n.type === type), { ds, canvas } = app.canvas
+        const { left, top } = canvas.getBoundingClientRect()
+        return [left + (node.pos[0] + 60 + ds.offset[0]) * ds.scale, top + (node.pos[1] - 14 + ds.offset[1]) * ds.scale]
+    }""", node_type)
+    page.page.mouse.click(*place, button="right")
+    page.page.get_by_text(words, exact=True).click()
+    page.page.wait_for_function("!!document.querySelector('.femo-said')", timeout=10_000)
+
+
+@pytest.fixture
+def profiles(server):
+    """The folder of what FeMo Auto has learned: nothing yet."""
+    folder = server.log.parent / "user" / "default" / "femo_profiles"
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in WORKFLOWS.glob("*.json")))
 def test_a_workflow_loads_as_saved(page, name):
     """No unknown node, no error, and what is queued is what the API's version of it holds."""
@@ -140,7 +162,7 @@ def test_an_old_workflow_keeps_its_values(page):
     kind, inputs = inputs_of(page.prompt())["2"]
     newer = {"calibration": "none", "budget": 0, "tolerance": 0, "adaptation": "sign"}  # than the one for the API, too
     assert {name: inputs.pop(name) for name in newer} == newer
-    assert (kind, inputs) == inputs_of(api("dit_femo"))["2"]
+    assert (kind, inputs) == inputs_of(api("dit_cache"))["2"]
 
 
 def test_a_run_shows_its_steps_on_the_node(any_page):
@@ -182,7 +204,7 @@ def test_a_calibration_is_made_said_and_used(any_page):
 
 
 def test_a_calibration_of_another_machine_is_kept_and_costs_a_notice(page):
-    workflow = api("dit_femo")
+    workflow = api("dit_cache")
     workflow["2"]["inputs"].update(calibration="of another machine", budget=4)
     workflow["6"]["inputs"].update(steps=5, seed=95)
     page.load_api(workflow, "calibrated_elsewhere")
@@ -197,7 +219,7 @@ def other_page(request, browser, server):
     palette, locale = request.param
     with open_page(browser, server, ColorPalette=palette, Locale=locale) as page:
         page.palette, page.locale = palette, locale
-        page.load(ui("dit_femo"))
+        page.load(ui("dit_cache"))
         yield page
         assert page.errors == []
 
@@ -214,7 +236,7 @@ def test_the_words_take_the_themes_colours(other_page):
 
 def test_nothing_of_the_report_is_saved(any_page):
     page = any_page
-    page.load(with_steps(ui("dit_femo"), 4, seed=20 + page.vue))
+    page.load(with_steps(ui("dit_cache"), 4, seed=20 + page.vue))
     before = page.saved()
     page.queue()
     after = page.saved()
@@ -226,7 +248,7 @@ def test_nothing_of_the_report_is_saved(any_page):
 
 def test_presets_fill_the_widgets_and_an_edit_makes_them_custom(any_page):
     page = any_page
-    page.load(ui("dit_femo"))
+    page.load(ui("dit_cache"))
     assert widgets(page, "FeMoCache")["preset"] == "custom"  # it keeps the values that it was saved with
     set_widget(page, "FeMoCache", "preset", "DiT: quality, 50 steps")
     assert (widgets(page, "FeMoCache")["interval"], widgets(page, "FeMoCache")["beta"]) == (4, 0.325)
@@ -251,7 +273,7 @@ def test_presets_fill_the_widgets_and_an_edit_makes_them_custom(any_page):
 
 def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
     page = any_page
-    page.load(ui("dit_femo"))
+    page.load(ui("dit_cache"))
     grey = widgets(page, "FeMoCache", "disabled")
     assert [name for name, value in grey.items() if value] == ["beta_min", "beta_max", "budget"]
     set_widget(page, "FeMoCache", "max_order", 0)
@@ -285,8 +307,95 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
     assert page.prompt()["2"]["inputs"] == before
 
 
+def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
+    page, kind = any_page, "vue" if any_page.vue else "canvas"
+    page.load(with_steps(ui("dit_femo"), 20, seed=100 + page.vue))
+    assert [name for name, value in widgets(page, "FeMoAuto", "disabled").items() if value] == ["speedup"]
+    assert "preset" not in widgets(page, "FeMoAuto")
+    assert page.queue()["status"]["status_str"] == "success"
+    assert (marks(page, "full"), marks(page, "predicted")) == (20, 0)
+    said = page.run("() => document.querySelector('.femo-run').innerText")
+    assert "learning the model" in said
+    assert "this run teaches the model's profile" in said
+    page.fit()
+    page.screenshot(OUT / f"auto_learning_{kind}.png")
+
+    set_widget(page, "FeMoAuto", "quality", "by speed-up")
+    assert not widgets(page, "FeMoAuto", "disabled")["speedup"]
+    set_widget(page, "KSampler", "seed", 110 + page.vue)
+    page.queue()
+    assert (marks(page, "full"), marks(page, "predicted")) == (10, 10)
+    said = page.run("() => document.querySelector('.femo-run').innerText")
+    assert "model known · budget: 10 full steps · expected change" in said
+    page.fit()
+    page.screenshot(OUT / f"auto_known_{kind}.png")
+
+    choose_in_menu(page, "FeMoAuto", "Show what was learned")
+    page.page.wait_for_function("!!document.querySelector('.femo-profile')")
+    (name,) = (path.stem for path in profiles.iterdir())
+    said = page.run("() => document.querySelector('.femo-profile').innerText")
+    assert said.startswith(name)
+    assert "20 steps · ddim · noise levels" in said
+    page.screenshot(OUT / f"auto_shown_{kind}.png")
+    choose_in_menu(page, "FeMoAuto", "Forget what was learned")
+    page.until(lambda: not list(profiles.iterdir()))
+    page.page.wait_for_function("document.querySelector('.femo-said').innerText.startsWith('Forgotten: ')")
+    assert name in page.run("() => document.querySelector('.femo-said').innerText")
+    page.screenshot(OUT / f"auto_forgotten_{kind}.png")
+
+    set_widget(page, "KSampler", "seed", 120 + page.vue)
+    page.queue()
+    assert "learning the model" in page.run("() => document.querySelector('.femo-report').innerText")
+    assert "Forgotten" not in page.run("() => document.querySelector('.femo-report').innerText")
+
+
+def test_a_node_that_has_not_run_asks_what_to_forget(any_page, profiles):
+    """Two models are known, and a file that is none."""
+    page = any_page
+    page.load(ui("dit_femo"))
+    choose_in_menu(page, "FeMoAuto", "Forget what was learned")
+    assert "Nothing has been learned yet" in page.run("() => document.querySelector('.femo-said').innerText")
+    profiles.mkdir(parents=True)
+    recording = {"sigmas": [1.0, 0.5, 0.0], "sampler": "euler", "runs": 1, "stochastic": False,
+                 "tried": [{"budget": 2, "change": 0.031}]}
+    for name in ("First-1", "Second-2"):
+        (profiles / f"{name}.json").write_text(json.dumps({"model": name, "recordings": [recording]}))
+    (profiles / "Third-3.json").write_text("{")
+    choose_in_menu(page, "FeMoAuto", "Forget what was learned")
+    page.page.wait_for_function("document.querySelectorAll('.femo-profile').length === 3")
+    said = page.run("() => [...document.querySelectorAll('.femo-profile')].map(e => e.innerText)")
+    assert "2 steps · euler · noise levels 1 to 0 · tried out: 2 full steps change 3.1 %" in said[0]
+    assert "can't be read" in said[2]
+    page.screenshot(OUT / f"auto_asks_{'vue' if page.vue else 'canvas'}.png")
+    page.page.locator(".femo-profile", has_text="Second-2").get_by_role("button").click()
+    page.until(lambda: not (profiles / "Second-2.json").exists())
+    assert (profiles / "First-1.json").exists()
+    choose_in_menu(page, "FeMoAuto", "Show what was learned")
+    page.page.get_by_role("button", name="Forget all").click()
+    page.until(lambda: not list(profiles.iterdir()))
+
+
+def test_a_new_node_shows_what_matters(any_page):
+    """Where nodes are drawn in Vue; the classic way shows all. Nothing of it changes what is run."""
+    page = any_page
+    page.load(ui("dit_cache"))
+    basic = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').widgets"
+                     ".filter(w => !w.options?.advanced).map(w => w.name)")
+    assert basic == ["enabled", "interval", "site", "preset", "femo_report"]
+    assert page.prompt()["2"]["inputs"]["warmup_steps"] == 2
+    if page.vue:
+        page.fit()
+        node = page.page.locator("[data-node-id='2']")
+        assert node.get_by_text("interval", exact=True).is_visible()
+        assert not node.get_by_text("warmup_steps", exact=True).is_visible()
+        page.screenshot(OUT / "advanced_hidden.png")
+        node.get_by_text("Show advanced inputs").click()
+        node.get_by_text("warmup_steps", exact=True).wait_for(timeout=10_000)
+        page.screenshot(OUT / "advanced_shown.png")
+
+
 def test_another_cache_on_the_model_is_said_on_the_node(page):
-    workflow = api("dit_femo")
+    workflow = api("dit_cache")
     workflow["20"] = {"class_type": "EasyCache", "inputs": {
         "model": ["2", 0], "reuse_threshold": 0.2, "start_percent": 0.15, "end_percent": 0.95, "verbose": False}}
     workflow["6"]["inputs"].update(model=["20", 0], steps=4, seed=29)
@@ -297,7 +406,7 @@ def test_another_cache_on_the_model_is_said_on_the_node(page):
 
 
 def test_that_nothing_was_skipped_is_said_on_the_node(page):
-    page.load(with_steps(ui("dit_femo"), 3, seed=30))
+    page.load(with_steps(ui("dit_cache"), 3, seed=30))
     set_widget(page, "FeMoCache", "warmup_steps", 10)
     page.queue()
     said = page.run("() => document.querySelector('.femo-notice').textContent")
@@ -305,7 +414,7 @@ def test_that_nothing_was_skipped_is_said_on_the_node(page):
 
 
 def test_a_bad_value_is_refused_before_sampling(page):
-    page.load(with_steps(ui("dit_femo"), 3, seed=31))
+    page.load(with_steps(ui("dit_cache"), 3, seed=31))
     set_widget(page, "FeMoCache", "gamma", 0.01)
     set_widget(page, "FeMoCache", "beta", 0.9)
     entry = page.queue()
@@ -338,7 +447,7 @@ def test_two_samplers_on_one_cache_node_show_two_strips_on_it(page):
 
 
 def test_a_page_reloaded_in_mid_run_goes_on(page):
-    page.load(with_steps(ui("dit_femo"), 400, seed=50))
+    page.load(with_steps(ui("dit_cache"), 400, seed=50))
     page.run("async () => { await app.queuePrompt(0) }")
     page.page.wait_for_function("document.querySelectorAll('.femo-report .femo-full').length > 3", timeout=60_000)
     page.open()  # the front end brings the workflow back by itself
@@ -357,8 +466,8 @@ def strips(page):
 
 def test_a_report_belongs_to_its_workflow(page):
     """Two workflows with the same node ids, as in two tabs: each shows its own last run, and none the other's."""
-    first = with_steps(ui("dit_femo"), 6, seed=51) | {"id": "11111111-1111-4111-8111-111111111111"}
-    second = with_steps(ui("dit_femo"), 9, seed=52) | {"id": "22222222-2222-4222-8222-222222222222"}
+    first = with_steps(ui("dit_cache"), 6, seed=51) | {"id": "11111111-1111-4111-8111-111111111111"}
+    second = with_steps(ui("dit_cache"), 9, seed=52) | {"id": "22222222-2222-4222-8222-222222222222"}
     page.load(first)
     page.queue()
     steps = strips(page)
@@ -374,8 +483,8 @@ def test_a_report_belongs_to_its_workflow(page):
 
 
 def test_a_run_goes_on_while_another_workflow_is_open(page):
-    first = with_steps(ui("dit_femo"), 150, seed=53) | {"id": "33333333-3333-4333-8333-333333333333"}
-    second = ui("dit_femo") | {"id": "44444444-4444-4444-8444-444444444444"}
+    first = with_steps(ui("dit_cache"), 150, seed=53) | {"id": "33333333-3333-4333-8333-333333333333"}
+    second = ui("dit_cache") | {"id": "44444444-4444-4444-8444-444444444444"}
     page.load(first)
     page.run("async () => { await app.queuePrompt(0) }")
     page.load(second)
@@ -386,8 +495,8 @@ def test_a_run_goes_on_while_another_workflow_is_open(page):
 
 
 def test_a_run_of_a_program_draws_on_no_open_workflow(page, server):
-    page.load(ui("dit_femo"))
-    prompt = api("dit_femo")
+    page.load(ui("dit_cache"))
+    prompt = api("dit_cache")
     prompt["6"]["inputs"].update(steps=5, seed=54)
     requests.post(f"http://{server.address}/prompt", json={"prompt": prompt}, timeout=60)  # of no client: all are told
     page.wait_until_idle()
@@ -395,7 +504,7 @@ def test_a_run_of_a_program_draws_on_no_open_workflow(page, server):
 
 
 def test_switched_off_the_last_report_goes(page):
-    page.load(with_steps(ui("dit_femo"), 5, seed=56))
+    page.load(with_steps(ui("dit_cache"), 5, seed=56))
     page.queue()
     assert strips(page) > 0
     set_widget(page, "FeMoCache", "enabled", False)
@@ -403,7 +512,7 @@ def test_switched_off_the_last_report_goes(page):
 
 
 def test_within_a_subgraph(page):
-    page.load(with_steps(ui("dit_femo"), 6, seed=60))
+    page.load(with_steps(ui("dit_cache"), 6, seed=60))
     if not page.run("() => typeof app.graph.convertToSubgraph === 'function'"):
         pytest.skip("no subgraphs here")
     page.run("""() => {
@@ -423,7 +532,7 @@ def test_within_a_subgraph(page):
 
 
 def test_a_picture_dragged_in_brings_its_workflow_back(page):
-    page.load(with_steps(ui("dit_femo"), 5, seed=70))
+    page.load(with_steps(ui("dit_cache"), 5, seed=70))
     set_widget(page, "FeMoCache", "interval", 3)
     entry = page.queue()
     before = page.prompt()
@@ -443,10 +552,16 @@ def test_names_and_words_are_in_the_users_language(other_page):
     label = page.run("() => app.graph.nodes.find(n => n.type === 'FeMoCache').widgets"
                      ".find(w => w.name === 'interval').label")
     idle = page.run("() => document.querySelector('.femo-report').innerText")
+    auto = page.run("""() => {
+        const node = LiteGraph.createNode("FeMoAuto")
+        return [node.title, ...node.getExtraMenuOptions(app.canvas, []).map(entry => entry.content)]
+    }""")
     if page.locale == "zh":
+        assert auto == ["FeMo 自动", "查看已学到的内容", "忘记已学到的内容"]
         assert "FeMo 缓存" in title
         assert label == "间隔"
         assert "报告" in idle
     else:
+        assert auto == ["FeMo Auto", "Show what was learned", "Forget what was learned"]
         assert "FeMo Cache" in title
         assert "appears here" in idle

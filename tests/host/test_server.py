@@ -75,9 +75,11 @@ def test_a_clone_of_the_repository_is_all_that_it_takes(tmp_path):
             ["git", "clone", "--quiet", str(ROOT), str(clone)], capture_output=True).returncode:
         pytest.skip("this is no git repository, or there is no git")
     with comfy_server(HOST, tmp_path / "base", "femo-cache", server_environment(HOST), clone) as client:
-        prompt = changed(workflow("dit_femo.json", version(HOST)), "6", steps=6)
-        prompt["2"]["inputs"]["interval"] = 2
-        assert client.report(client.run(prompt))["network_runs_saved"] > 0
+        prompt = changed(workflow("dit_femo.json", version(HOST)), quality="by speed-up")
+        for seed, learned in ((1, "learning"), (2, "yes")):
+            report = client.report(client.run(changed(prompt, "6", steps=12, seed=seed)))
+            assert report["settings"]["learned"] == learned
+        assert report["network_runs_saved"] > 0
         assert re.search(r"[\d.]+ seconds: .*femo-cache", client.log.read_text())
 
 
@@ -218,7 +220,7 @@ def images(server, messages, node: str) -> torch.Tensor:
 
 
 def test_the_dit_workflow_draws_without_any_download(server):
-    prompt = workflow("dit_femo.json", version(HOST))
+    prompt = workflow("dit_cache.json", version(HOST))
     full = images(server, server.run(changed(prompt, enabled=False)), "10")
     messages = server.run(prompt)
     report = server.report(messages)
@@ -250,7 +252,7 @@ def test_the_calibration_workflow_records_a_run_and_uses_it_at_once(server):
     assert (options[1].get("options") or options[0]) == ["none", "dit example"]
     # The next run, without FeMo Calibrate, of other pictures; on "another server", where the file has another name.
     requests.post(f"http://{server.address}/userdata/{place.replace('example', 'copy')}", json=saved).raise_for_status()
-    plain = changed(workflow("dit_femo.json", version(HOST)), "6", seed=3)
+    plain = changed(workflow("dit_cache.json", version(HOST)), "6", seed=3)
     next_report = server.report(server.run(changed(plain, calibration="dit copy", budget=14)))
     assert next_report["full_steps"] == report["full_steps"]
 
@@ -295,7 +297,7 @@ def test_a_name_that_leads_out_of_the_folder_is_a_clear_error(server):
     ("3", {"class_index": "cat"}, "class_index must be whole numbers from 0 up, separated by commas; got 'cat'")])
 def test_a_wrong_class_is_a_clear_error(server, node, inputs, words):
     with pytest.raises(RuntimeError, match=words):
-        server.run(changed(workflow("dit_femo.json", version(HOST)), node, **inputs))
+        server.run(changed(workflow("dit_cache.json", version(HOST)), node, **inputs))
 
 
 def readme_block(language: str, word: str) -> str:

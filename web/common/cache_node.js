@@ -3,7 +3,8 @@ import { app } from "../../../scripts/app.js"
 import { addPresets } from "./presets.js"
 import { addReport, clearReport } from "./report.js"
 
-export function registerCacheNode(nodeClass, { meaningless }) {
+// meaningless: what a setting makes meaningless, by the others' values. created: what else a new node needs.
+export function registerCacheNode(nodeClass, { meaningless, created }) {
   app.registerExtension({
     name: `femo.${nodeClass}`,
     nodeCreated(node) {
@@ -12,15 +13,16 @@ export function registerCacheNode(nodeClass, { meaningless }) {
       const greyOut = () => greyMeaningless(node, widgets, meaningless)
       const presets = addPresets(node, widgets, greyOut)
       addReport(node)
+      created?.(node)
       onChange(widgets, () => {
-        presets.matchValues()
+        presets?.matchValues()
         greyOut()
       })
       // A loaded workflow sets the values only after the node is there.
       const configured = node.onConfigure
       node.onConfigure = function (...args) {
         configured?.apply(this, args)
-        presets.matchValues()
+        presets?.matchValues()
         greyOut()
       }
       greyOut()

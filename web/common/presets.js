@@ -4,11 +4,13 @@ import { text } from "./texts.js"
 // The presets come with the node's definition, from femo_core/presets.py by nodes/inputs.py.
 function presetsOf(node) {
   const { required, optional } = node.constructor.nodeData?.input ?? {}
-  return { ...required, ...optional }.model?.[1]?.femo_presets ?? {}
+  return { ...required, ...optional }.model?.[1]?.femo_presets
 }
 
+// Undefined for a node that has none.
 export function addPresets(node, widgets, changed) {
   const presets = presetsOf(node)
+  if (!presets) return undefined
 
   function choose(name) {
     for (const [key, value] of Object.entries(presets[name] ?? {})) {

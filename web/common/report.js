@@ -12,6 +12,7 @@ const MOST_NODES = 50 // remembered, over all workflows
 const STORE = "femo.reports" // in the tab's own storage: outlives a reload, not the tab
 
 const elements = new WeakMap() // node -> where its report is shown
+const shown = new WeakMap() // node -> the reports that are shown, of its last runs
 // "workflow node" -> { workflow, node, prompt, runs: { number: message } }
 const latest = new Map(Object.entries(JSON.parse(sessionStorage.getItem(STORE) ?? "{}")))
 const workflows = new Map() // prompt -> a promise of the id of the workflow that it was made from
@@ -79,6 +80,7 @@ function show(entry) {
   const element = elements.get(node)
   if (!element) return
   const runs = Object.values(entry.runs)
+  shown.set(node, runs.map(({ report }) => report))
   element.replaceChildren(...runs.map((message) => runElement(message, runs.length > 1)))
   node.setDirtyCanvas?.(true)
 }
@@ -95,6 +97,22 @@ export function addReport(node) {
 // Of a cache that is switched off there is nothing to report: what stands there would be taken for the next run's.
 export function clearReport(node) {
   elements.get(node).replaceChildren(line(text("idle"), 0.6))
+}
+
+export function lastReports(node) {
+  return shown.get(node) ?? []
+}
+
+// What the node has to say between runs: it stands above the last report, and goes with it.
+export function say(node, parts) {
+  const panel = elements.get(node)
+  panel.querySelector(".femo-said")?.remove()
+  const said = document.createElement("div")
+  said.className = "femo-said"
+  said.append(...parts)
+  panel.prepend(said)
+  panel.scrollTop = 0
+  node.setDirtyCanvas?.(true)
 }
 
 function runElement({ report, run, done, stopped }, several) {
@@ -116,6 +134,8 @@ function runElement({ report, run, done, stopped }, several) {
   const summary = line(parts.join(" · "), 0.9)
   summary.title = text("fasterTooltip")
   element.append(summary)
+  const learned = learnedInWords(report.settings)
+  if (learned) element.append(line(learned, 0.9))
   const notices = [...report.warnings]
   if (done && report.reason) notices.push(`${text("nothing")}: ${report.reason}`)
   for (const notice of notices) {
@@ -124,6 +144,15 @@ function runElement({ report, run, done, stopped }, several) {
     element.append(shownNotice)
   }
   return element
+}
+
+// Of FeMo Auto's runs only.
+function learnedInWords({ learned, budget, steps, expected_change: change }) {
+  if (!["learning", "yes", "no", "off"].includes(learned)) return ""
+  const parts = [text(`learned_${learned}`)]
+  if (budget ?? steps) parts.push(text("budget", budget ?? steps.length))
+  if (change) parts.push(text("expectedChange", percent(change)))
+  return parts.join(" · ")
 }
 
 function line(content, opacity) {
