@@ -12,9 +12,8 @@ from pathlib import Path
 import folder_paths
 
 from ...femo_core import Profile
+from ..cache_config import NONE
 from ..files import write_whole
-
-NONE = "none"  # what a cache node has where no calibration is chosen
 
 
 def folder() -> Path:
