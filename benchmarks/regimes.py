@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_deis_multistep import DEISMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,7 +31,7 @@ from benchmarks.sampling.forecasting import sample
 from benchmarks.sampling.jobs import random_job
 from benchmarks.sampling.recording import Recording, record
 from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
-from benchmarks.sampling.solvers import Solver, dpmpp_2m, euler
+from benchmarks.sampling.solvers import Solver, dpmpp_2m, euler, of_diffusers
 from benchmarks.sampling.subjects import Job, Level, Subject
 from femo_core import (
     Calibration,
@@ -52,6 +54,7 @@ LEARNED_SEED, LEARNED = 25, 6  # of those that are learned from
 LIMIT_STEPS = 200
 ELSEWHERE = {"tuned, learned at 20 steps": 20, "tuned, learned at 50 steps": 50}  # at the regime below
 HOME_SHIFT = 1.0
+MULTISTEP = {"uni_pc": UniPCMultistepScheduler, "deis": DEISMultistepScheduler}
 COLUMNS = ("model", "shift", "steps", "budget", "row", "runs", "plain", "rmse", "median", "psnr", "to_limit",
            "full_steps", "predictor")
 
@@ -168,7 +171,11 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
 
     yield "plain, euler", lambda: (cell.solved(budget), None)
     yield "plain, dpmpp_2m", lambda: (cell.solved(budget, dpmpp_2m(cell.subject.signal)), None)
-    for name, choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget).items():
+    for name, scheduler in MULTISTEP.items():
+        yield f"plain, {name}", lambda scheduler=scheduler: (
+            cell.solved(budget, of_diffusers(scheduler, cell.subject.signal)), None)
+    dit = cell.regime.model == "tiny DiT"
+    for name, choice in rivals.papers_choices(cell.subject.warmup, cell.steps, budget, dit).items():
         yield f"papers, {name}", forecast(lambda choice=choice: choice)
     if found := rivals.spectrum(cell.steps, budget):
         yield "Spectrum", forecast(lambda: found)

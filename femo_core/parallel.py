@@ -7,9 +7,12 @@ a whole: at its norm, or at those of three forecasts' errors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch.distributed
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def whole_norms(group: torch.distributed.ProcessGroup) -> Callable[[Tensor], Tensor]:
@@ -23,3 +26,16 @@ def whole_norms(group: torch.distributed.ProcessGroup) -> Callable[[Tensor], Ten
         return squares.sqrt()
 
     return share
+
+
+def first_ones(value: T, group: torch.distributed.ProcessGroup) -> T:
+    """What the first process of the group has, on all of them: for choices that must not differ."""
+    found = [value]
+    first = torch.distributed.get_global_rank(group, 0)
+    torch.distributed.broadcast_object_list(found, first, group)  # pyright: ignore[reportUnknownMemberType]
+    return found[0]
+
+
+def is_first(group: torch.distributed.ProcessGroup) -> bool:
+    """Whether this process is the group's first."""
+    return torch.distributed.get_rank(group) == 0

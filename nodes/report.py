@@ -11,9 +11,9 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..femo_core import RunReport
+from ..femo_core.files import write_whole
 from . import inputs
 from .chart import chart
-from .files import write_whole
 from .run.attach import last_report
 
 NONE_YET = (

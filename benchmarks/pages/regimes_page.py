@@ -24,8 +24,8 @@ LIKE_REAL = 1.0  # at this shift and below full steps lie as on large models: se
 OURS = ("Ramp", "FeMo Cache, interval 0", "calibrated", "tuned", "tuned, tried out", "tuned, learned at 20 steps",
         "tuned, learned at 50 steps")
 PAPERS = "papers' schedule, best order"
-SHOWN = ("plain, dpmpp_2m", PAPERS, "Spectrum", "EasyCache", "SeaCache", "DPCache, O=1", "DPCache, O=2", "MeanCache",
-         *OURS)
+SHOWN = ("plain, dpmpp_2m", "plain, uni_pc", "plain, deis", PAPERS, "Spectrum", "EasyCache", "SeaCache",
+         "DPCache, O=1", "DPCache, O=2", "MeanCache", *OURS)
 BARS = {"Ramp": (0.40, 1.0, 0.80, None), "tuned": (0.20, 0.70, 0.37, 1.3), "tuned, tried out": (0.17, 0.60, 0.33, 1.1)}
 
 Key = tuple[str, float, int, int]

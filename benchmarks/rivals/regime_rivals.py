@@ -22,8 +22,10 @@ from femo_core.gap_costs import GapCosts
 from femo_core.predictor import AbstractPredictor
 
 PAPERS: dict[str, AbstractPredictor] = {
-    **{f"TaylorSeer O={order}": TaylorSeer(order) for order in range(4)}, "FeMo β=0.325": FeMo(1, beta=0.325),
+    **{f"TaylorSeer O={order}": TaylorSeer(order) for order in range(5)}, "FeMo β=0.325": FeMo(1, beta=0.325),
     "Adapted-FeMo": FeMo(1, beta=0.325, gamma=0.0125, beta_min=0.2, beta_max=0.45)}
+PAPERS_DIT: dict[str, AbstractPredictor] = {
+    "FeMo β=-0.2": FeMo(1, beta=-0.2), "FeMo O=2, β=-0.02": FeMo(2, beta=-0.02)}  # for DiT, in addition
 THRESHOLDS = 60  # halvings, at most
 
 
@@ -37,10 +39,11 @@ class Choice:
     site: str = "hidden"
 
 
-def papers_choices(warmup: int, total: int, budget: int) -> dict[str, Choice]:
+def papers_choices(warmup: int, total: int, budget: int, dit: bool = False) -> dict[str, Choice]:
     """The papers' schedule with so many full steps, with no cool-down and one step, where there is one; by name."""
+    predictors = PAPERS | PAPERS_DIT if dit else PAPERS
     return {f"{name}, cool-down {schedule.cooldown_steps}": Choice(schedule.full_steps(total), predictor)
-            for schedule in papers_schedules(warmup, total, budget) for name, predictor in PAPERS.items()}
+            for schedule in papers_schedules(warmup, total, budget) for name, predictor in predictors.items()}
 
 
 def spectrum(total: int, budget: int) -> Choice | None:

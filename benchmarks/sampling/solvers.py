@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,33 @@ def dpmpp_2m(signal: Callable[[float], float]) -> Solver:
             x = lower / sigma * x + (signal(lower) - signal(sigma) * lower / sigma) * blend
             before, last_length = image, length if signal(sigma) > 1e-6 else math.inf
         return x
+
+    return solve
+
+
+def of_diffusers(scheduler: type[Any], signal: Callable[[float], float]) -> Solver:
+    """One of diffusers' multistep schedulers, of second order: UniPCMultistepScheduler, DEISMultistepScheduler.
+
+    A scheduler's x has the picture at α and the noise at σ, α² + σ² = 1 unless it is a flow's; ours of noise prediction
+    is that over α. Levels at which its logarithm has no end, no picture and no noise, are put just beside.
+    """
+    def solve(derivative: Derivative, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+        flow = signal(sigmas[0]) != 1.0
+        steps = scheduler(
+            solver_order=2, use_flow_sigmas=flow, prediction_type="flow_prediction" if flow else "epsilon",
+            lower_order_final=True)
+        steps.set_timesteps(len(sigmas) - 1)
+        steps.sigmas = torch.tensor(sigmas, dtype=torch.float64).clamp(1e-6, 1 - 1e-6 if flow else None)
+        steps.timesteps = torch.arange(len(sigmas) - 1)
+        steps.set_begin_index(0)
+
+        def scale(sigma: float) -> float:
+            return 1.0 if flow else math.hypot(1.0, sigma)
+        x = x.double()
+        for i, (sigma, lower) in enumerate(pairwise(sigmas)):
+            v = derivative(i, x.float()).double()
+            x = scale(lower) * steps.step(v, steps.timesteps[i], x / scale(sigma), return_dict=False)[0]
+        return x.float()
 
     return solve
 

@@ -158,8 +158,9 @@ class Recording:
 class Profile:
     """All that is known of a model.
 
-    model: which one, in the host's words. signature: numbers of its weights that stay about the same under a finetune
-    and tell two models of the same shapes apart; none where it has no such numbers. It holds no picture and no prompt.
+    model: which one, in the host's words; those of a host other than ComfyUI begin with its name and ": ". signature:
+    numbers of its weights that stay about the same under a finetune and tell two models of the same shapes apart; none
+    where it has no such numbers. It holds no picture and no prompt.
     """
 
     model: str
@@ -174,13 +175,22 @@ class Profile:
         if not self.recordings:
             raise ValueError("recordings must be one or more; got none")
 
-    def serving(self, sigmas: Sequence[float], stochastic: bool = False) -> Recording | None:
+    def may_be_of(self, model: str) -> bool:
+        """Whether it is this model's. Another host has other words for the same one, and is believed."""
+        return self.model == model or _host(self.model) != _host(model)
+
+    def serving(self, sigmas: Sequence[float], stochastic: bool = False,
+                signals: Sequence[float] | None = None) -> Recording | None:
         """The recording that tells most of a run at these levels: of the same levels, else of most steps.
+
+        signals: the run's, as of `Recording`; what was recorded of a model that mixes picture and noise otherwise is
+        passed over.
 
         None where none of the same kind of sampler covers them: what a sampler that draws noise anew tells was measured
         to be worse than nothing for one that doesn't, and to expect a tenth of the change the other way round.
         """
-        found = [one for one in self.recordings if one.stochastic == stochastic and one.covers(sigmas)]
+        found = [one for one in self.recordings if one.stochastic == stochastic and one.covers(sigmas) and (
+            signals is None or _flows(one.sigmas, one.signals) == _flows(sigmas, signals))]
         return max(found, default=None, key=lambda one: (one.same_levels(sigmas), one.steps))
 
     def with_recording(self, new: Recording) -> Profile:
@@ -207,6 +217,16 @@ class Profile:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"damaged or no calibration ({error!r})") from error
         raise ValueError(f"of version {version}, this pack reads 1 to {VERSION}")
+
+
+def _host(model: str) -> str:
+    """Of a fingerprint: ComfyUI's begin with none."""
+    return model.partition(": ")[0] if ": " in model else ""
+
+
+def _flows(sigmas: Sequence[float], signals: Sequence[float]) -> bool:
+    """Whether picture and noise are mixed as flow models have it, x = (1 − σ) · picture + σ · noise."""
+    return all(abs(sigma + signal - 1) < SAME_LEVEL for sigma, signal in zip(sigmas, signals, strict=True))
 
 
 def _recording(content: dict[str, Any]) -> Recording:

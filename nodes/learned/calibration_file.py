@@ -12,8 +12,8 @@ from pathlib import Path
 import folder_paths
 
 from ...femo_core import Profile
+from ...femo_core.files import write_whole
 from ..cache_config import NONE
-from ..files import write_whole
 
 
 def folder() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 import folder_paths
 
 from ...femo_core import Profile, Recording
-from ..files import write_whole
+from ...femo_core.files import put_aside, write_whole
 from .identity import alike, fingerprint, signature
 
 SHIPPED = Path(__file__).parents[2] / "benchmarks" / "results" / "profiles"  # sent in by users of real models
@@ -38,7 +37,8 @@ def find(model: Any) -> Kept:
     """Of a BaseModel of ComfyUI: the first file of its kind whose weights are like its own; without any of the user's,
     one that comes with the pack.
 
-    One that is damaged or no profile is put aside under another name, and learned anew.
+    One that is damaged or no profile is put aside under another name, and learned anew. One that was learned in
+    diffusers and given this name is taken for the model's.
     """
     name, own, notice = fingerprint(model), signature(model), ""
     for number in count(1):
@@ -47,10 +47,10 @@ def find(model: Any) -> Kept:
             return Kept(path, _shipped(name, own), notice)
         try:
             profile = Profile.from_json(path.read_bytes())
-            if profile.model != name:
+            if not profile.may_be_of(name):
                 raise ValueError(f"of another model ({profile.model})")
         except (OSError, ValueError) as error:
-            notice = f"{path.name} is {error}: {_put_aside(path)}, and the model is learned anew"
+            notice = f"{path.name} is {error}: {put_aside(path)}, and the model is learned anew"
             return Kept(path, None, notice)
         if alike(profile.signature, own):
             return Kept(path, profile)
@@ -81,12 +81,3 @@ def add(model: Any, recording: Recording) -> Path:
     kept.path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(kept.path, replace(profile.with_recording(recording)).to_json())
     return kept.path
-
-
-def _put_aside(path: Path) -> str:
-    aside = path.with_name(f"{path.stem}.damaged")
-    try:
-        os.replace(path, aside)
-    except OSError as error:
-        return f"it can't be put aside ({error})"
-    return f"it is kept as {aside.name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +12,12 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...femo_core import Recording, tune, tuning_runs
+from ...femo_core.profiles.decision import RunFacts, forecast, plan
 from ...femo_core.profiles.profile import Tried
 from ...femo_core.tuning import MOST_TRIES
 from ..cache_config import AutoConfig
 from ..learned import profiles
-from ..learned.auto import RunFacts, could_not_learn, decide, plan
+from ..learned.auto import could_not_learn, decide
 from ..learned.full_steps import FullSteps
 from ..reach import Handle
 from .attach import Sampling, attach_sampling, make_outermost, own_options, with_callback
@@ -77,16 +77,8 @@ class AutoSampling(Sampling):
             could_not_learn(profiles.find(model), facts, str(error))
             self._say(f"nothing was learned of this model, and a rule without it serves: {error}", warns=True)
             return None
-        self._say(f"learned from {learned.steps} steps: {self._forecast(learned, facts)} ({path.name})")
+        self._say(f"learned from {learned.steps} steps: {forecast(learned, facts, self.config.quality)} ({path.name})")
         return learned
-
-    def _forecast(self, learned: Recording, facts: RunFacts) -> str:
-        with suppress(ValueError, ArithmeticError):
-            chosen = plan(learned, facts, self.config.quality)
-            full = len(chosen.schedule.full_steps(learned.steps))
-            return chosen.reason or (f"a run like this one takes {full} network runs of {learned.steps}, with about "
-                                     f"{chosen.expected_change:.1%} of change expected")
-        return "the next runs are accelerated"
 
     def _try_out(self, learned: Recording, facts: RunFacts, guider: Any, wanted: Tensor,
                  again: Callable[[FullSteps], Any]) -> None:

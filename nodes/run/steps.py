@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 SNAP = 0.01  # of a step: samplers start at 0.99997 instead of 1, and round
+NEAR = 1.25  # times a level at most, or as small a part of it, a network is told in its place
 
 
 class StepClock:
@@ -20,8 +21,8 @@ class StepClock:
 
     Some samplers tell the network another level than the one they are at (Detail Daemon, Lying Sigma), above or below.
     Their callbacks show it: they come for steps 0, 1, 2 … after as many evaluations each, and the last of these, which
-    begins the step, is not at its level, by about as much as at the step before. (Of samplers that choose their own
-    steps, dpm_fast for one, it is so by ever more.) From then on steps go by the callbacks.
+    begins the step, is near its level, but not at it. (Of samplers that choose their own steps, dpm_fast for one, it is
+    far from it before long.) From then on steps go by the callbacks.
     """
 
     def __init__(self, sigmas: Sequence[float]):
@@ -34,9 +35,7 @@ class StepClock:
         self._since = 0  # evaluations since the last callback
         self._each = 0  # evaluations from one callback to the next; 0: not known yet
         self._regular = True  # whether callbacks have come as described
-        self._by_level = 0.0  # the last evaluation's step
-        self._off: float | None = None  # of the last step's first evaluation: how far that was from its step
-        self._misled = False
+        self._misled = False  # about the level
 
     def step(self, sigma: float) -> float:
         """The coordinate, from 0 on, of the next evaluation, at noise level `sigma`."""
@@ -44,8 +43,8 @@ class StepClock:
         self._since += 1
         if self._ascending is None:
             return float(self._callbacks or self._evaluations - 1)
-        self._by_level = self._placed(self._ascending, sigma)
-        return self._by_callbacks(self._by_level) if self._regular else self._by_level
+        step = self._by_level(self._ascending, sigma)
+        return self._by_callbacks(self._ascending, sigma, step) if self._regular else step
 
     def told(self, index: int) -> bool:
         """The sampler's callback is called for a step. Whether the last evaluation was that step's first."""
@@ -53,12 +52,11 @@ class StepClock:
         self._regular = self._regular and index == self._callbacks and self._since == expected
         if self._callbacks:
             self._each = self._since
-        self._off = self._by_level - self._callbacks
         self._callbacks += 1
         self._since = 0
         return self._regular
 
-    def _placed(self, ascending: list[float], sigma: float) -> float:
+    def _by_level(self, ascending: list[float], sigma: float) -> float:
         level = self._sign * sigma
         after = bisect_right(ascending, level)
         if after == 0:
@@ -69,14 +67,18 @@ class StepClock:
         step = after - 1 + (level - below) / (above - below)
         return float(round(step)) if abs(step - round(step)) < SNAP else step
 
-    def _by_callbacks(self, by_level: float) -> float:
+    def _by_callbacks(self, ascending: list[float], sigma: float, by_level: float) -> float:
         """Where the sampler is, if it is not at the level that it tells."""
         due = self._callbacks  # the step whose first evaluation comes next, after what else the one before has
         if due == 0:  # before it all, there is but a first evaluation
             return by_level if by_level >= 1 or self._evaluations > 1 else 0.0
         begins = self._since == self._each
-        if begins and not by_level.is_integer() and self._off is not None and abs(by_level - due - self._off) < 1:
-            self._misled = True
+        if begins:
+            level = self._sign * ascending[min(due, self.total_steps)]
+            if not level / NEAR < sigma < level * NEAR:
+                self._regular = False
+                return by_level
+            self._misled = self._misled or not by_level.is_integer()
         if not self._misled:
             return by_level
         return float(due) if begins else min(max(by_level, due - 1.0), float(due))

@@ -16,7 +16,7 @@ from benchmarks.pages import real_models, regimes_page
 from benchmarks.rivals import regime_rivals
 from benchmarks.sampling.recording import Recording
 from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
-from benchmarks.sampling.solvers import dpmpp_2m, euler
+from benchmarks.sampling.solvers import dpmpp_2m, euler, of_diffusers
 
 SMALL = {"SAMPLES": 1, "LEARNED": 1, "LIMIT_STEPS": 6, "ELSEWHERE": {"tuned, learned at 20 steps": 6}}
 
@@ -49,17 +49,21 @@ def test_scenes_are_the_same_for_a_seed():
     assert images.std() > 10
 
 
-def test_dpmpp_2m_solves_better_than_euler_what_has_an_answer():
+def test_solvers_of_second_order_do_better_than_euler_on_what_has_an_answer():
     """Gaussian data of standard deviation 0.5 under a flow: x = noise · √((1 − σ)² s² + σ²)."""
     def size(sigma):
         return math.sqrt((1 - sigma) ** 2 * 0.25 + sigma**2)
 
-    def velocity(sigmas):
-        return lambda step, x: x * (sigmas[step] - (1 - sigmas[step]) * 0.25) / size(sigmas[step]) ** 2
+    def signal(sigma):
+        return 1 - sigma
+
+    def velocity(step, x):
+        return x * (sigmas[step] - signal(sigmas[step]) * 0.25) / size(sigmas[step]) ** 2
     sigmas = [1 - step / 12 for step in range(13)]
-    found = {solver: float(solve(velocity(sigmas), torch.ones(1, dtype=torch.float64), sigmas))
-             for solver, solve in (("euler", euler), ("dpmpp_2m", dpmpp_2m(lambda sigma: 1 - sigma)))}
-    assert abs(found["dpmpp_2m"] - 0.5) < 0.3 * abs(found["euler"] - 0.5)
+    schedulers = {name: of_diffusers(scheduler, signal) for name, scheduler in regimes.MULTISTEP.items()}
+    errors = {name: abs(float(solve(velocity, torch.ones(1, 1, 1), sigmas)) - 0.5)
+              for name, solve in {"euler": euler, "dpmpp_2m": dpmpp_2m(signal), **schedulers}.items()}
+    assert all(error < 0.3 * errors["euler"] for name, error in errors.items() if name != "euler"), errors
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,22 @@ def test_samplers_that_draw_noise_are_apart():
     profile = Profile("Flux", (recording(),))
     assert profile.serving(levels(20), stochastic=True) is None
     assert profile.with_recording(recording(stochastic=True)).serving(levels(20), stochastic=True).stochastic
+
+
+def test_what_mixes_picture_and_noise_otherwise_is_passed_over():
+    """At levels up to 1 these alone do not tell."""
+    flow = recording()
+    for profile, serves in ((Profile("m", (flow,)), True),
+                            (Profile("m", (replace(flow, signals=[1.0] * 21),)), False)):
+        assert (profile.serving(flow.sigmas, signals=flow.signals) is not None) is serves
+        assert profile.serving(flow.sigmas) is not None
+
+
+def test_another_hosts_words_for_a_model_are_believed():
+    here, there = "Flux, Flux, FLUX, 0123", "diffusers: FluxTransformer2DModel, 4567"
+    for model, asked, may in ((here, here, True), (here, there, True), (there, here, True), (there, there, True),
+                              (here, "Wan, Wan, FLOW, 0123", False), (there, "diffusers: Wan, 4567", False)):
+        assert Profile(model, (recording(),)).may_be_of(asked) is may
 
 
 def test_a_new_recording_takes_the_place_of_one_at_the_same_levels():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from femo_core.readback import Readback
 from no_read_back import NoReadBack
 
 from femo_core import FeatureCache, FeMo, ForecastSession, Schedule, StateError, TaylorSeer
@@ -405,3 +406,59 @@ def test_a_report_has_a_bound_whatever_the_run():
     assert max(len(row["beta"]) for row in report.betas) == 64
     assert len(report.warnings) == 50
     assert len(json.dumps(report.to_dict())) < 3_000_000
+
+
+# Breaks
+
+def full_steps(session, feature):
+    """Of one stream, whose forecasts may be off."""
+    ran = []
+    for step in range(session.total_steps):
+        session.begin_step(step)
+        if session.begin_call(["a"], ["x"]):
+            session.count_run(saved=True)
+        else:
+            session.record("a", {"x": feature(step)})
+            session.count_run(saved=False)
+            ran.append(step)
+    return ran
+
+
+def leaping(step):
+    """Follows a line, and leaps to another at step 12."""
+    return torch.full((2, 3), 10.0 + 0.1 * step + (20.0 if step >= 12 else 0.0))
+
+
+def test_where_a_forecast_is_far_worse_than_reuse_forecasting_starts_afresh():
+    """The leap lies between the full steps 11 and 14; the forecast for 17 goes on leaping."""
+    session = ForecastSession(Schedule(3, 3), TaylorSeer(1), 28)
+    assert full_steps(session, leaping) == [0, 1, 2, 5, 8, 11, 14, 17, 18, 19, 20, 23, 26]
+    report = session.report(0.0)
+    assert [warning for warning in report.warnings if "far worse than the last feature" in warning]
+    errors = {row["step"]: row["error"] for row in report.errors}
+    assert errors[14] > 0.6
+    assert errors[17] > 0.6
+    assert max(errors[step] for step in (20, 23, 26)) < 1e-2
+
+
+def test_a_run_without_a_leap_has_its_full_steps(device):
+    def feature(step):
+        return 2.0 + torch.sin(step / 4 + torch.linspace(0, 6, 20, device=device)).expand(2, 20)
+
+    session = ForecastSession(Schedule(3, 3), TaylorSeer(2), 28)
+    assert full_steps(session, feature) == [*Schedule(3, 3).full_steps(28)]
+    assert session.report(0.0).warnings == ()
+
+
+def test_noise_does_not_keep_a_run_from_being_accelerated():
+    """Its forecasts are worse than reuse for good: that is no leap."""
+    generator = torch.Generator().manual_seed(0)
+    session = ForecastSession(Schedule(6, 3), TaylorSeer(4), 200)
+    found = full_steps(session, lambda step: torch.randn(2, 99, generator=generator))
+    assert len(Schedule(6, 3).full_steps(200)) <= len(found) <= len(Schedule(6, 3).full_steps(200)) + 3 * 3
+
+
+def test_errors_that_have_not_come_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(Readback, "ready", False)
+    session = ForecastSession(Schedule(3, 3), TaylorSeer(1), 28)
+    assert full_steps(session, leaping) == [*Schedule(3, 3).full_steps(28)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -191,6 +192,18 @@ def test_another_architecture_has_its_own(flux, folder, reports):
     sample(auto(build_flux("schnell")), variant="schnell", steps=STEPS)
     assert reports[-1].settings["learned"] == "learning"
     assert len([*folder.glob("*.json")]) == 2
+
+
+def test_a_profile_that_diffusers_has_learned_serves(flux, folder, reports):
+    """Given the name that the model's has here. What is learned in addition joins it."""
+    run(auto(flux))
+    (path,) = folder.glob("*.json")
+    theirs = dataclasses.replace(only(folder), model="diffusers: FluxTransformer2DModel, 0123456789ab", signature=())
+    path.write_text(theirs.to_json())
+    run(auto(flux), steps=12)
+    assert reports[-1].settings["learned"] == "yes"
+    run(auto(flux), sampler="euler_ancestral")
+    assert (only(folder).model, len(only(folder).recordings)) == (theirs.model, 2)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"version": 9}', b"null"])

@@ -5,11 +5,15 @@
     image = pipe("a red house").images[0]
     print(last_report(pipe.transformer).summary())
     disable_femo(pipe.transformer)
+
+or, by what the first run tells of the model,
+
+    enable_auto(pipe.transformer, scheduler=pipe.scheduler, profile="flux.json")
 """
 
 try:
-    from .hook import disable_femo, enable_femo, last_report
+    from .hook import disable_femo, enable_auto, enable_femo, last_report
 except ModuleNotFoundError as error:
     raise ImportError(f'{error}: it needs diffusers, pip install "femo-cache[diffusers]"') from error
 
-__all__ = ["disable_femo", "enable_femo", "last_report"]
+__all__ = ["disable_femo", "enable_auto", "enable_femo", "last_report"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,32 +15,54 @@ from ...predictor import AbstractPredictor
 from ...report import RunReport
 from ...schedule import AbstractSchedule
 from ...session import ForecastSession
+from .schedulers import Levels, index_of, steps_of
 from .sites import Call
 
 OUTPUT = "output"  # a site, and its one feature
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What `enable_femo` was given."""
+class Chosen:
+    """What one run is to do.
+
+    levels: the run's steps; none where those of the scheduler's whole schedule serve. tolerance, expected_errors: as
+    ForecastSession's. words: what a report says of the choice. reason: why all steps are full, else "". notices: what
+    did not go as asked.
+    """
 
     schedule: AbstractSchedule
     predictor: AbstractPredictor
-    scheduler: Any
-    site: str
     tolerance: float = 0.0
+    levels: Levels | None = None
+    expected_errors: Mapping[int, float] = field(default_factory=dict[int, float])
+    words: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    reason: str = ""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def learns(self) -> bool:
+        """Whether the model's profile is made from this run."""
+        return self.words.get("learned") == "learning"
 
 
 class Run:
     """One run of a pipeline's denoising loop. obstacle: why it can't be accelerated, or ""."""
 
-    def __init__(self, settings: Settings, call: Call, transformer: nn.Module, obstacle: str):
-        self.settings, self.call, self.transformer, self.obstacle = settings, call, transformer, obstacle
-        self.timesteps = settings.scheduler.timesteps
-        self.steps = _steps_of(self.timesteps)
-        group = _group_of(transformer) if settings.site != OUTPUT else None  # the output is whole on every process
-        self.session = ForecastSession(settings.schedule, settings.predictor, max(self.steps, default=-1) + 1,
-                                       share=whole_norms(group) if group else None, tolerance=settings.tolerance)
+    def __init__(self, scheduler: Any, site: str, chosen: Chosen, call: Call, transformer: nn.Module, obstacle: str):
+        self.scheduler, self.site, self.chosen, self.call = scheduler, site, chosen, call
+        self.transformer, self.obstacle = transformer, obstacle
+        self.timesteps = scheduler.timesteps
+        self.steps = chosen.levels.steps if chosen.levels else steps_of(self.timesteps)
+        total = chosen.levels.total if chosen.levels else max(self.steps, default=-1) + 1
+        self.last = chosen.levels.last_evaluation if chosen.levels else len(self.steps) - 1
+        group = group_of(transformer)
+        parted = None if site == OUTPUT else group  # the output is whole on every process
+        self.session = ForecastSession(chosen.schedule, chosen.predictor, total,
+                                       share=whole_norms(parted) if parted else None, tolerance=chosen.tolerance,
+                                       # processes would not look at the same moment, and have to do the same
+                                       expected_errors=None if group else chosen.expected_errors)
+        for notice in chosen.notices:
+            self.session.warn(notice)
         self.started = time.perf_counter()
         self.evaluation = -1  # which one of the scheduler's this is
         self.calls: Counter[str | None] = Counter()  # in it, by context
@@ -51,14 +73,14 @@ class Run:
 
     def is_over(self) -> bool:
         """Whether the scheduler has come to its end, has been made ready for another run, or has gone back."""
-        if self.settings.scheduler.timesteps is not self.timesteps:
+        if self.scheduler.timesteps is not self.timesteps:
             return True
-        index = _index_of(self.settings.scheduler)
+        index = index_of(self.scheduler)
         return index is not None and not self.evaluation <= index < len(self.steps)
 
     def made_its_last_call(self) -> bool:
         """As many in the last evaluation as there were in the one before."""
-        return self.evaluation == len(self.steps) - 1 and self.calls.total() >= self.calls_before
+        return self.evaluation == self.last and self.calls.total() >= self.calls_before
 
     def evaluate(self, context: str | None, timestep: Tensor | None, forward: Callable[[], Any]) -> Any:
         """What the transformer returns, its features recorded or forecast."""
@@ -83,7 +105,7 @@ class Run:
 
     def _begin(self, context: str | None) -> Hashable:
         """Tells the session the step, and returns the key of the stream. Nothing is read from the device for it."""
-        index = _index_of(self.settings.scheduler)
+        index = index_of(self.scheduler)
         if index is None:  # then a second call in the same context is the next evaluation's
             index = self.evaluation + (self.evaluation < 0 or self.calls[context] > 0)
         if index != self.evaluation:
@@ -95,13 +117,13 @@ class Run:
 
     def _check_scheduler(self, timestep: Tensor | None) -> None:
         """Another timestep while the scheduler has not moved: it is not the one that the pipeline uses."""
-        index, first = _index_of(self.settings.scheduler), self.first_timestep
+        index, first = index_of(self.scheduler), self.first_timestep
         if index == 0 and timestep is not None and first is not None and float(timestep.max()) != float(first.max()):
             self.obstacle = "the scheduler given to enable_femo does not move: give it the one that the pipeline uses"
             self.session.forget_features()
 
     def _forecast(self, stream: Hashable, forward: Callable[[], Any]) -> Any:
-        if self.settings.site == OUTPUT:
+        if self.site == OUTPUT:
             tensor = self.session.forecast([stream], OUTPUT)
             return (tensor,) if self.returns is tuple else self.returns(sample=tensor)
         self.call.forecast = lambda name: self.session.forecast([stream], name)
@@ -111,7 +133,7 @@ class Run:
         recorded: dict[str, Tensor] = {}
         self.call.recorded = recorded
         output = forward()
-        if self.settings.site == OUTPUT:
+        if self.site == OUTPUT:
             recorded[OUTPUT], self.returns = output[0], output.__class__
         if self.call.repeated or not recorded:
             self.session.warn("modules ran several times in one call, or not at all: their features can't be recorded")
@@ -121,28 +143,14 @@ class Run:
         return output
 
     def publish(self) -> RunReport:
-        settings = {"site": self.settings.site, "model": type(self.transformer).__name__}
-        return self.session.report(time.perf_counter() - self.started, self.obstacle, settings)
+        settings = {"site": self.site, "model": type(self.transformer).__name__, **self.chosen.words}
+        report = self.session.report(
+            time.perf_counter() - self.started, self.obstacle or self.chosen.reason, settings)
+        return replace(report, expected_errors=tuple(
+            {"step": step, "error": error} for step, error in self.chosen.expected_errors.items()))
 
 
-def _group_of(transformer: Any) -> Any:
+def group_of(transformer: Any) -> Any:
     """The processes that share its tokens, if diffusers' context parallelism is on it."""
     config = getattr(getattr(transformer, "_parallel_config", None), "context_parallel_config", None)
     return None if config is None else config._flattened_mesh.get_group()
-
-
-def _steps_of(timesteps: Any) -> list[int]:
-    """By evaluation. A solver that evaluates the model twice at a noise level has that level's timestep twice."""
-    steps: list[int] = []
-    values = timesteps.tolist()
-    for i, value in enumerate(values):
-        steps.append(steps[-1] + (value != values[i - 1]) if i else 0)
-    return steps
-
-
-def _index_of(scheduler: Any) -> int | None:
-    """Which evaluation comes, or None from a scheduler that does not count them."""
-    if not hasattr(scheduler, "step_index"):
-        return None
-    index = scheduler.step_index
-    return index if index is not None else getattr(scheduler, "begin_index", None) or 0

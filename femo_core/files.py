@@ -1,4 +1,4 @@
-"""Files that several servers may share."""
+"""Files that several processes may share."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> str:
+    """A damaged one, under another name. Returns, in words, where it is now."""
+    aside = path.with_name(f"{path.stem}.damaged")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        return f"it can't be put aside ({error})"
+    return f"it is kept as {aside.name}"
