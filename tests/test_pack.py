@@ -39,8 +39,9 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules("femo_core"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_core_imports_torch_and_the_standard_library_only(path):
     """An integration also its host, which is in its path, and fused.py Triton, without which nothing imports it."""
-    allowed = {"__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "functools", "inspect",
-               "itertools", "json", "logging", "math", "os", "statistics", "sys", "time", "torch", "typing"}
+    allowed = {"__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "functools", "hashlib",
+               "inspect", "itertools", "json", "logging", "math", "os", "pathlib", "statistics", "sys", "time", "torch",
+               "types", "typing", "uuid"}
     _, _, integration = path.parent.as_posix().partition("integrations/")
     assert imported(path) <= allowed | {integration} | ({"triton"} if path.name == "fused.py" else set())
 

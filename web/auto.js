@@ -4,4 +4,5 @@ import { addProfileMenu } from "./common/profiles.js"
 registerCacheNode("FeMoAuto", {
   meaningless: (value) => ({ speedup: value("quality") !== "by speed-up" }),
   created: addProfileMenu,
+  reportHeight: 132, // for one line more, of what is known
 })

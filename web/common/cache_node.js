@@ -4,7 +4,8 @@ import { addPresets } from "./presets.js"
 import { addReport, clearReport } from "./report.js"
 
 // meaningless: what a setting makes meaningless, by the others' values. created: what else a new node needs.
-export function registerCacheNode(nodeClass, { meaningless, created }) {
+// reportHeight: the least that the report gets.
+export function registerCacheNode(nodeClass, { meaningless, created, reportHeight = 96 }) {
   app.registerExtension({
     name: `femo.${nodeClass}`,
     nodeCreated(node) {
@@ -12,7 +13,7 @@ export function registerCacheNode(nodeClass, { meaningless, created }) {
       const widgets = new Map(node.widgets.map((widget) => [widget.name, widget]))
       const greyOut = () => greyMeaningless(node, widgets, meaningless)
       const presets = addPresets(node, widgets, greyOut)
-      addReport(node)
+      addReport(node, reportHeight)
       created?.(node)
       onChange(widgets, () => {
         presets?.matchValues()

@@ -89,8 +89,8 @@ function showAll() {
   for (const entry of latest.values()) show(entry)
 }
 
-export function addReport(node) {
-  elements.set(node, addPanel(node, "femo_report", { className: "femo-report", minHeight: 96 }))
+export function addReport(node, minHeight) {
+  elements.set(node, addPanel(node, "femo_report", { className: "femo-report", minHeight }))
   clearReport(node)
 }
 
