@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
 demo: .venv/demo
 	$(PY) -m benchmarks.demo
 
@@ -46,6 +46,10 @@ bench-calibration: .venv/bench host
 bench-regimes: .venv/bench
 	$(PY) -m benchmarks.regimes $(REGIMES)
 	$(PY) -m benchmarks.pages.regimes_page
+
+# Whether FeMo Auto keeps to the change that was asked for, in these regimes: results/auto.md; 20 minutes.
+bench-auto: .venv/bench
+	$(PY) -m benchmarks.auto
 
 # What forecasting costs, and what others' caches do: results/speed_cpu.md, cost_growth_cpu.md and latency_cpu.csv; 35
 # minutes with nothing else running. DEVICE=cuda on a GPU, with FLUX.1-dev at its real size.

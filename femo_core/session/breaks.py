@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from ..plans.readback import Readback
 
 FAR_WORSE = 3.0  # than plain reuse, a forecast: above that of orders that suit the run, whatever its noise levels
-SMALLEST = 0.05  # error of a forecast that is worth it
+SMALLEST = 1.0  # error of a forecast: less than no forecast at all would have; short of it steep paths look alike
 SURPRISE = 0.5  # of reuse's error: a forecast that is farther off has not seen a change coming
 MOST = 3  # times in a run and stream: where it goes on after that, noise or a high order is the reason
 

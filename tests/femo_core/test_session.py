@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from femo_core.readback import Readback
+from femo_core.plans.readback import Readback
 from no_read_back import NoReadBack
 
 from femo_core import FeatureCache, FeMo, ForecastSession, Schedule, StateError, TaylorSeer
@@ -426,7 +426,7 @@ def full_steps(session, feature):
 
 def leaping(step):
     """Follows a line, and leaps to another at step 12."""
-    return torch.full((2, 3), 10.0 + 0.1 * step + (20.0 if step >= 12 else 0.0))
+    return torch.full((2, 3), 30.0 + 0.1 * step - (20.0 if step >= 12 else 0.0))
 
 
 def test_where_a_forecast_is_far_worse_than_reuse_forecasting_starts_afresh():
