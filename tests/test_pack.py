@@ -402,6 +402,21 @@ def test_pages_say_what_the_regimes_came_to(page, rows):
     assert checked == rows
 
 
+def test_pages_say_how_auto_keeps_to_what_is_asked():
+    """On the model kept for judging, as benchmarks/results/auto.md has it."""
+    def rows(text: str) -> list[list[str]]:
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+    known = rows((ROOT / "benchmarks" / "results" / "auto.md").read_text(encoding="utf-8"))
+    judged = [[row[i] for i in (1, 2, 4, 5, 6, 8)] for row in known if row[0] == "scenes"]
+    page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    assert rows(re.search("<!-- auto -->\n(.*?)<!-- end -->", page, re.S)[1])[2:] == judged
+    _, _, speedup, change, *_ = next(row for row in judged if row[0].startswith("balanced"))
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"took {speedup} times fewer network runs" in readme
+    assert f"by {change.replace('%', ' %')}, where 5 % was asked for" in readme
+
+
 def test_what_pages_show_for_the_api_is_what_the_node_takes():
     """The README's FeMo Auto, in API format: inputs and choices that there are."""
     block = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
