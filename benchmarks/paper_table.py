@@ -2,7 +2,7 @@
 
 Every row is one way to sample: pictures of 3 seeds are compared with the full run's and with the limit of very many
 steps. Rows go to results/paper_table.csv as they are measured, and are not measured again; delete the file to start
-afresh. pages/tables.py makes the README's tables and the figure of it.
+afresh. pages/tables.py makes the tables of docs/measured.md and the figure of it.
 """
 
 from __future__ import annotations
@@ -414,7 +414,7 @@ def measure_hosted(bench: Bench, table: Table) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--full", action="store_true", help="all rows; without it those that the README shows")
+    arguments.add_argument("--full", action="store_true", help="all rows; without it those that docs/measured.md shows")
     arguments.add_argument("--samples", type=int, default=16, help="pictures of each of the 3 seeds")
     arguments.add_argument("--out", type=Path, default=RESULTS)
     options = arguments.parse_args()

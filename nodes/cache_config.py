@@ -9,10 +9,11 @@ from ..femo_core import Quality, Schedule
 from ..femo_core.errors import check_integer
 from ..femo_core.plans.error_control import check_tolerance
 from ..femo_core.predictor import AbstractPredictor
-from .learned.calibration_file import NONE
 from .presets import BY_STEPS
 from .settings import LEARN
 from .sites import SITES
+
+NONE = "none"  # where no calibration is chosen
 
 
 @dataclass(frozen=True, kw_only=True)

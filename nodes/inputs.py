@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .learned.calibration_file import NONE, names, stamp
+from .cache_config import NONE
+from .learned.calibration_file import names, stamp
 from .settings import SETTINGS
 
 CATEGORY = "model_patches/femo"

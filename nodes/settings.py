@@ -1,4 +1,4 @@
-"""Every default and range of the cache nodes' inputs. Nodes, help pages, README and locales go by what stands here."""
+"""Every default and range of the cache nodes' inputs. Nodes, pages and locales go by what stands here."""
 
 from __future__ import annotations
 

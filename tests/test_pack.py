@@ -135,8 +135,8 @@ def test_a_workflow_and_its_api_form_say_the_same(path):
 
 
 @pytest.mark.parametrize("node_id", nodes())
-def test_help_pages_and_readme_name_every_input(node_id):
-    for page in (DOCS / f"{node_id}.md", DOCS / node_id / "zh.md", ROOT / "README.md"):
+def test_help_pages_and_the_list_of_nodes_name_every_input(node_id):
+    for page in (DOCS / f"{node_id}.md", DOCS / node_id / "zh.md", ROOT / "docs" / "nodes.md"):
         for name in {*nodes()[node_id]["inputs"], *nodes()[node_id]["outputs"]} - {"model"}:
             assert name in page.read_text(), page
 
@@ -173,8 +173,8 @@ def settings_on(page: Path) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", [
-    "README.md", *(f"web/docs/{node}{language}.md"
-                   for node in ("FeMoCache", "TaylorSeerCache") for language in ("", "/zh"))])
+    "docs/nodes.md", *(f"web/docs/{node}{language}.md"
+                       for node in ("FeMoCache", "TaylorSeerCache") for language in ("", "/zh"))])
 def test_pages_say_the_defaults_and_ranges_that_the_inputs_have(page):
     settings = part_of_nodes("settings")
     known = settings.SHARED if "TaylorSeer" in page else settings.SETTINGS
@@ -302,10 +302,10 @@ def test_pages_name_the_presets_and_their_values():
     english = " ".join((DOCS / "FeMoCache.md").read_text(encoding="utf-8").split())
     assert dit.predictor == flux.predictor
     assert f"for DiT set `warmup_steps` {dit.warmup_steps}." in english
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    measured = " ".join((ROOT / "docs" / "measured.md").read_text(encoding="utf-8").split())
     assert (f"O={flux.predictor.max_order}, β = {flux.predictor.beta}, momentum started at the "
             f"{flux.predictor.momentum_start}, cool-down {flux.cooldown_steps}, site hidden, not adaptive: the nodes' "
-            f"defaults. For DiT the same with `warmup_steps` {dit.warmup_steps}.") in readme
+            f"defaults. For DiT the same with `warmup_steps` {dit.warmup_steps}.") in measured
 
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])
@@ -349,10 +349,83 @@ def documents():
 
 
 def test_every_link_of_the_docs_leads_somewhere():
-    links = [(path, link) for path in documents()
-             for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")) if not link.startswith("http")]
-    assert {path.name for path, _ in links} > {"README.md", "CONTRIBUTING.md", "engines.md", "regimes.md"}
-    assert [(str(path), link) for path, link in links if not (path.parent / link).exists()] == []
+    """To a file that is there, and to a heading in it."""
+    links = [(path, *link.partition("#")[::2]) for path in [*documents(), *DOCS.rglob("*.md")]
+             for link in re.findall(r"\]\(([^)\s]+)", path.read_text(encoding="utf-8")) if not link.startswith("http")]
+    assert {path.name for path, _, _ in links} > {
+        "README.md", "CONTRIBUTING.md", "engines.md", "regimes.md", "nodes.md", "measured.md", "FeMoCache.md"}
+    broken = [(str(path), link) for path, link, _ in links if not place(path, link).exists()]
+    broken += [(str(path), part) for path, link, part in links if part and part not in headings(place(path, link))]
+    assert broken == []
+
+
+def place(path: Path, link: str) -> Path:
+    """That a link leads to; a help page finds its pictures where the English ones do."""
+    folder = DOCS if path.is_relative_to(DOCS) and link.startswith("pictures/") else path.parent
+    return folder / link if link else path
+
+
+def headings(path: Path) -> set[str]:
+    """As links name them: small, without marks, with hyphens for spaces."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.is_file() else []
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def test_the_readme_is_short_and_shows_the_node_first():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text) <= 10_000
+    assert text.index("**FeMo Auto**") < text.index("*FeMo Cache*")
+
+
+REGIMES = {  # rows of pages, and of regimes.md
+    "the papers' schedule": "papers' schedule, best order", "EasyCache": "EasyCache", "SeaCache": "SeaCache",
+    "MeanCache": "MeanCache", "Spectrum": "Spectrum", "FeMo Cache as it comes": "FeMo Cache, interval 0",
+    "FeMo Auto with learn off": "Ramp", "FeMo Auto, learned in 20 steps": "tuned, learned at 20 steps",
+    "FeMo Auto, learned in 50 steps": "tuned, learned at 50 steps",
+    "FeMo Auto, learned at the run's own": "tuned", "the same, learned thoroughly": "tuned, tried out"}
+
+
+@pytest.mark.parametrize(("page", "rows"), [("README.md", 6), ("docs/measured.md", 11)])
+def test_pages_say_what_the_regimes_came_to(page, rows):
+    """Mean and worst over plain steps, on the model kept for judging; the README in percent."""
+    known = (ROOT / "benchmarks" / "results" / "regimes.md").read_text(encoding="utf-8")
+    known = known[known.index("## Over as many plain steps"):known.index("## Over the best rival")]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = re.search("<!-- regimes -->\n(.*?)<!-- end -->", text, re.S)[1]
+    checked = 0
+    for label, *cells in (map(str.strip, line.strip("|").split("|")) for line in table.splitlines()):
+        if name := next((name for start, name in REGIMES.items() if label.startswith(start)), ""):
+            row = re.search(rf"^\| {re.escape(name)} \| ([\d.]+) / ([\d.]+) \| ([\d.]+)", known, re.MULTILINE)
+            parts = [float(value) for value in row.groups()]
+            wanted = [f"{100 * part:.0f} %" if "%" in cells[0] else f"{part:.2f}" for part in parts]
+            assert cells == wanted[:len(cells)], label
+            checked += 1
+    assert checked == rows
+
+
+def test_pages_say_how_auto_keeps_to_what_is_asked():
+    """On the model kept for judging, as benchmarks/results/auto.md has it."""
+    def rows(text: str) -> list[list[str]]:
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+    known = rows((ROOT / "benchmarks" / "results" / "auto.md").read_text(encoding="utf-8"))
+    judged = [[row[i] for i in (1, 2, 4, 5, 6, 8)] for row in known if row[0] == "scenes"]
+    page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    assert rows(re.search("<!-- auto -->\n(.*?)<!-- end -->", page, re.S)[1])[2:] == judged
+    _, _, speedup, change, *_ = next(row for row in judged if row[0].startswith("balanced"))
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"took {speedup} times fewer network runs" in readme
+    assert f"by {change.replace('%', ' %')}, where 5 % was asked for" in readme
+
+
+def test_what_pages_show_for_the_api_is_what_the_node_takes():
+    """The README's FeMo Auto, in API format: inputs and choices that there are."""
+    block = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+    (node,) = json.loads(block).values()
+    known = part_of_nodes("settings").AUTO
+    assert node["class_type"] == "FeMoAuto"
+    assert node["inputs"].keys() == {"model", "enabled", *known}
+    assert {name: node["inputs"][name] for name in known} == {name: one.default for name, one in known.items()}
 
 
 def test_every_file_that_a_doc_or_the_makefile_names_is_there():

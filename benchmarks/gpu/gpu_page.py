@@ -1,4 +1,4 @@
-"""What `make gpu` found, as lines of a file, as a page, and in the README's words."""
+"""What `make gpu` found, as lines of a file, as a page, and in the words of docs/measured.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.pages.results import markdown
 
 Line: TypeAlias = dict[str, Any]
 
-# What the page judges by. Of ideal: time saved over FLOPs saved, as on the CPU (README, Time and memory).
+# What the page judges by. Of ideal: time saved over FLOPs saved, as on the CPU (docs/measured.md, Time and memory).
 BARS = {"of ideal, hidden and output": 0.97, "of ideal, module": 0.89, "memory, of the buffers": 1.05,
         "of the copy's bandwidth, module": 0.7}
 TITLES = {
@@ -165,8 +165,8 @@ NOT_YET = ("Not yet taken are the figures on a GPU: `make gpu`, one command of 6
            "takes them with FLUX.1-dev at its real size, and writes them here and to a page beside the others.")
 
 
-def readme(text: str, lines: list[Line], slug: str) -> str:
-    """The README with the figures between its marks."""
+def with_figures(text: str, lines: list[Line], slug: str) -> str:
+    """docs/measured.md with the figures between its marks."""
     return re.sub(r"(<!-- gpu -->\n).*?(<!-- end -->)",
                   lambda found: f"{found[1]}{in_words(lines, slug)}\n{found[2]}", text, flags=re.S)
 
@@ -181,7 +181,7 @@ def in_words(lines: list[Line], slug: str) -> str:
              f"{row['latency_speedup']:.2f}× of {row['flops_speedup']:.2f}×", f"{row['efficiency']:.2f}",
              f"{row['peak_mb']:.0f} of {row['theory_mb']:.0f}") for row in wanted]
     device = of(lines, "device", "device")[0]["name"]
-    return (f"On one {device} (`make gpu`, [all of it](benchmarks/results/gpu_{slug}.md)), FLUX.1-dev's size, random "
-            "weights, bfloat16, FeMo, O = 1, N = 8:\n\n" + markdown(
+    return (f"On one {device} (`make gpu`, [all of it](../benchmarks/results/gpu_{slug}.md)), FLUX.1-dev's size, "
+            "random weights, bfloat16, FeMo, O = 1, N = 8:\n\n" + markdown(
                 ("", "site", "full step, ms", "predicted step, ms", "faster, of fewer FLOPs", "of ideal",
                  "memory, MB, of buffers"), body))

@@ -2,7 +2,7 @@
 
 Five stages, each a process of its own with its own time limit, so that one that fails or hangs costs the others
 nothing; what a stage finds is written as it is found. It makes results/gpu_<gpu>.jsonl, what was found;
-gpu_<gpu>.md, the page; latency_<gpu>.csv, FLUX.1-dev's steps; and the README's figures of a GPU.
+gpu_<gpu>.md, the page; latency_<gpu>.csv, FLUX.1-dev's steps; and docs/measured.md's figures of a GPU.
 
 `--dry` goes through all of it on a CPU in small, so that it can't rot; its times mean nothing and go nowhere.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.gpu_page import BARS, Found, Line, page, readme
+from benchmarks.gpu.gpu_page import BARS, Found, Line, page, with_figures
 from benchmarks.gpu.gpu_stages import DRY, REAL, STAGES
-from benchmarks.pages.tables import README, RESULTS
+from benchmarks.pages.tables import MEASURED, RESULTS
 from benchmarks.speed.speed import Row, write
 
 THIS = ("-m", "benchmarks.gpu.on_gpu")  # in a process of its own for each stage
@@ -38,7 +38,7 @@ def run_stages(found: Found, stages: list[str], limits: dict[str, int], dry: boo
         with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
             try:
                 code = subprocess.run(
-                    command, timeout=seconds, cwd=README.parent, stdout=said, stderr=subprocess.STDOUT).returncode
+                    command, timeout=seconds, cwd=MEASURED.parents[1], stdout=said, stderr=subprocess.STDOUT).returncode
                 end = "done" if code == 0 else "failed"
             except subprocess.TimeoutExpired:
                 end = "out of time"
@@ -92,7 +92,8 @@ def main() -> None:
     run_stages(found, options.stages, LIMITS, options.dry)
     publish(found, options.out, slug)
     if options.out == RESULTS:
-        README.write_text(readme(README.read_text(encoding="utf-8"), found.lines(), slug), encoding="utf-8")
+        text = with_figures(MEASURED.read_text(encoding="utf-8"), found.lines(), slug)
+        MEASURED.write_text(text, encoding="utf-8")
     print(page(found.lines()))
     print(f"{options.out / f'gpu_{slug}.md'}: send this back, with the two files of the same name beside it")
     unfinished = [line["stage"] for line in found.lines() if line["kind"] == "end" and line["how"] != "done"]

@@ -1,4 +1,4 @@
-"""Makes tables.md, the figure and the README's tables of results/paper_table.csv."""
+"""Makes tables.md, the figure and the tables of docs/measured.md, of results/paper_table.csv."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from femo_core.presets import PAPERS
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-README = Path(__file__).parents[2] / "README.md"
+MEASURED = Path(__file__).parents[2] / "docs" / "measured.md"
 MODELS = {"tiny Flux": "FLUX", "tiny DiT": "DiT"}  # and what the presets call their family
 Row = dict[str, Any]
 
@@ -217,20 +217,20 @@ def figure(rows: Rows, path: Path) -> None:
     pyplot.close(drawn)
 
 
-def with_tables(readme: str, rows: Rows) -> str:
-    """The README with what lies between its marks made anew."""
+def with_tables(page: str, rows: Rows) -> str:
+    """docs/measured.md with what lies between its marks made anew."""
     for model in MODELS:
         mark = model.replace(" ", "-")
-        readme = re.sub(rf"(<!-- table {mark} -->\n).*?(<!-- end -->)",
-                        lambda found, model=model: f"{found[1]}{headline(rows, model)}\n{found[2]}", readme, flags=re.S)
-    return readme
+        page = re.sub(rf"(<!-- table {mark} -->\n).*?(<!-- end -->)",
+                      lambda found, model=model: f"{found[1]}{headline(rows, model)}\n{found[2]}", page, flags=re.S)
+    return page
 
 
 def main() -> None:
     rows = Rows(Table(RESULTS / "paper_table.csv").rows.values())
     (RESULTS / "tables.md").write_text(everything(rows), encoding="utf-8")
     figure(rows, RESULTS / "paper_table.png")
-    README.write_text(with_tables(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    MEASURED.write_text(with_tables(MEASURED.read_text(encoding="utf-8"), rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ import folder_paths
 
 from ...femo_core import Profile
 from ...femo_core.files import write_whole
-
-NONE = "none"  # what a cache node has where no calibration is chosen
+from ..cache_config import NONE
 
 
 def folder() -> Path:

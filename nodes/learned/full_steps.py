@@ -18,8 +18,8 @@ from ...femo_core import (
 )
 from ...femo_core.predictor import AbstractPredictor
 from ...femo_core.schedule import AbstractSchedule
-from ..cache_config import CacheConfig
-from .calibration_file import NONE, read
+from ..cache_config import NONE, CacheConfig
+from .calibration_file import read
 from .identity import fingerprint
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.gpu import gpu_page, gpu_stages, on_gpu
 from benchmarks.gpu.gpu_page import Found
-from benchmarks.pages.tables import README, RESULTS
+from benchmarks.pages.tables import MEASURED, RESULTS
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers and the profiler have their own
 
@@ -111,10 +111,10 @@ def test_without_a_gpu_it_says_what_is_missing(monkeypatch):
         on_gpu.main()
 
 
-def test_the_readme_has_the_figures_that_were_taken_or_says_that_none_were():
-    text = README.read_text(encoding="utf-8")
+def test_the_page_has_the_figures_that_were_taken_or_says_that_none_were():
+    text = MEASURED.read_text(encoding="utf-8")
     taken = sorted(RESULTS.glob("gpu_*.jsonl"))
     slug = taken[0].stem.removeprefix("gpu_") if taken else ""
     lines = [json.loads(line) for line in taken[0].read_text(encoding="utf-8").splitlines()] if taken else []
-    assert gpu_page.readme(text, lines, slug) == text
+    assert gpu_page.with_figures(text, lines, slug) == text
     assert "<!-- gpu -->" in text

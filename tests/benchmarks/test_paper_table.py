@@ -171,12 +171,12 @@ def test_diffusers_flux_computes_the_same():
                                    rtol=1e-4, atol=1e-4)
 
 
-def test_the_readme_and_the_tables_show_what_the_csv_says():
+def test_the_page_and_the_tables_show_what_the_csv_says():
     rows = tables.Rows(Table(RESULTS / "paper_table.csv").rows.values())
     assert (RESULTS / "tables.md").read_text(encoding="utf-8") == tables.everything(rows)
-    readme = tables.README.read_text(encoding="utf-8")
-    assert readme.count("<!-- table ") == 2
-    assert tables.with_tables(readme, rows) == readme
+    page = tables.MEASURED.read_text(encoding="utf-8")
+    assert page.count("<!-- table ") == 2
+    assert tables.with_tables(page, rows) == page
 
 
 def test_the_figure(tmp_path):

@@ -301,20 +301,21 @@ def test_a_wrong_class_is_a_clear_error(server, node, inputs, words):
         server.run(changed(workflow("dit_cache.json", version(HOST)), node, **inputs))
 
 
-def readme_block(language: str, word: str) -> str:
-    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def printed_block(page: str, language: str, word: str) -> str:
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     return next(block for block in blocks if word in block)
 
 
-@pytest.mark.parametrize(("language", "word", "command"), [
-    ("bash", "curl", ["bash", "-c"]), ("python", "create_connection", [sys.executable, "-c"])])
-def test_the_readmes_headless_calls_work_as_printed(server, prompt, tmp_path, language, word, command):
+@pytest.mark.parametrize(("page", "language", "word", "command"), [
+    ("README.md", "bash", "curl", ["bash", "-c"]),
+    ("docs/nodes.md", "python", "create_connection", [sys.executable, "-c"])])
+def test_the_headless_calls_work_as_printed(server, prompt, tmp_path, page, language, word, command):
     """But for the port, and the workflow that needs no downloads."""
     if not shutil.which(command[0]) or (word == "curl" and not shutil.which("curl")):
         pytest.skip(f"no {word} on this machine")
     workflow_file = tmp_path / "workflow.json"
     workflow_file.write_text(json.dumps(changed(prompt, "7", seed=21 if word == "curl" else 22, steps=8)))
-    code = readme_block(language, word).replace("127.0.0.1:8188", server.address)
+    code = printed_block(page, language, word).replace("127.0.0.1:8188", server.address)
     code = code.replace("example_workflows/api/flux_dev_femo.json", str(workflow_file))
     done = subprocess.run([*command, code], capture_output=True, text=True, check=True, timeout=120)
     answer = json.loads(done.stdout)
