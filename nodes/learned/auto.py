@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,12 @@ def decide(config: AutoConfig, model: Any, run: RunFacts) -> Decision:
     words = {"learned": chosen.learned, **({"profile": kept.path.name} if chosen.learned != "no" else {})}
     notices = (*filter(None, (kept.notice,)), *chosen.notices)
     return Decision(_full_steps(chosen.plan, words, notices), learns=chosen.learned == "learning")
+
+
+def without_profile(config: AutoConfig, sigmas: Sequence[float], error: Exception) -> FullSteps:
+    """For a model of which not even its profile can be looked for."""
+    notice = f"no profile can be used, and a rule without it serves: {type(error).__name__}: {error}"
+    return _full_steps(unknown(sigmas, config.quality.speedup), {"learned": "no"}, (notice,))
 
 
 def could_not_learn(kept: Kept, run: RunFacts, why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ...femo_core.profiles.profile import Tried
 from ...femo_core.tuning import MOST_TRIES
 from ..cache_config import AutoConfig
 from ..learned import profiles
-from ..learned.auto import could_not_learn, decide
+from ..learned.auto import could_not_learn, decide, without_profile
 from ..learned.full_steps import FullSteps
 from ..reach import Handle
 from .attach import Sampling, attach_sampling, make_outermost, own_options, with_callback
@@ -41,13 +42,16 @@ class AutoSampling(Sampling):
     def outer_sample(self, executor: Any, noise: Tensor, latent_image: Any, sampler: Any, sigmas: Tensor,
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
-        facts = _facts(guider, sampler, sigmas)
-        decision = decide(self.config, guider.model_patcher.model, facts)
 
         def sample(full_steps: FullSteps, args: tuple[Any, ...], kwargs: dict[str, Any], silent: bool = False) -> Any:
             return self.sample(full_steps, executor, noise, latent_image, sampler, sigmas, *args, silent=silent,
                                **kwargs)
 
+        try:
+            facts = _facts(guider, sampler, sigmas)
+            decision = decide(self.config, guider.model_patcher.model, facts)
+        except Exception as error:  # a model unlike others still samples
+            return sample(without_profile(self.config, sigmas.tolist(), error), args, kwargs)
         if not decision.learns:
             return sample(decision.full_steps, args, kwargs)
         recording = RunRecording(guider, sampler, sigmas)
@@ -74,7 +78,8 @@ class AutoSampling(Sampling):
             learned = recording.result()
             path = profiles.add(model, learned)
         except Exception as error:
-            could_not_learn(profiles.find(model), facts, str(error))
+            with suppress(Exception):
+                could_not_learn(profiles.find(model), facts, str(error))
             self._say(f"nothing was learned of this model, and a rule without it serves: {error}", warns=True)
             return None
         self._say(f"learned from {learned.steps} steps: {forecast(learned, facts, self.config.quality)} ({path.name})")
@@ -95,10 +100,10 @@ class AutoSampling(Sampling):
             if not tried:
                 return
             change, schedule, predictor = min(tried, key=lambda one: one[0])
-            expected = chosen.expected_change * change / tried[0][0]  # the first is what was reckoned best
-            best = Tried(budget, schedule.full_steps(learned.steps), predictor, change, expected)
-            learned = replace(learned, tried=(*learned.tried, best))
+            expected = chosen.expected_change * change / max(tried[0][0], 1e-9)  # the first was reckoned best
             try:
+                best = Tried(budget, schedule.full_steps(learned.steps), predictor, change, expected)
+                learned = replace(learned, tried=(*learned.tried, best))
                 profiles.add(guider.model_patcher.model, learned)
             except (OSError, ValueError) as error:
                 self._say(f"what was tried out could not be kept: {error}", warns=True)

@@ -147,6 +147,30 @@ def test_beside_what_may_skip_steps_nothing_is_learned(flux, folder, reports):
     assert "EasyCache" in reports[0].reason
 
 
+def test_a_model_whose_profile_can_not_be_looked_for_still_samples(flux, reports, folder, monkeypatch):
+    """Of another pack, say, with weights of its own kind; or a folder that is not to be read."""
+    def broken(*_):
+        raise RuntimeError("these weights are not here")
+
+    for name in ("fingerprint", "signature"):
+        with monkeypatch.context() as patch:
+            patch.setattr(profiles, name, broken)
+            run(auto(flux))
+        assert "RuntimeError: these weights are not here" in reports[-1].warnings[0]
+        assert reports[-1].network_runs == 10
+    assert not folder.exists()
+
+
+def test_a_profile_that_can_not_be_kept_costs_no_picture(flux, reports, folder, monkeypatch, said):
+    def broken(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(profiles, "write_whole", broken)
+    assert torch.equal(run(auto(flux, learn="thorough")), run(flux))
+    assert "the disk is full" in said[0]
+    assert not [*folder.glob("*")]
+
+
 # Profiles
 
 def small(name, seed=0):
