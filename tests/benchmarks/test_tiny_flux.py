@@ -103,8 +103,11 @@ def test_an_unknown_word_is_refused():
 
 def test_the_demo_writes_its_table_and_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "PROMPTS", JOB.prompts)
-    monkeypatch.setattr("sys.argv", ["demo.py", "--steps", "12", "--intervals", "4", "--out", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["demo.py", "--steps", "12", "--speedups", "2", "--out", str(tmp_path)])
     demo.main()
     printed = capsys.readouterr().out
-    assert "| TaylorSeer O=2, N=4 | 6 of 12 |" in printed
+    rows = [line.split(" | ")[:2] for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:4]] == ["| full", "| FeMo Auto, 2×"]
+    assert ["| 6 steps only", "6 of 6"] in rows
+    assert ["| TaylorSeer, O=2, N=4", "6 of 12"] in rows or ["| TaylorSeer, O=2, N=3", "6 of 12"] in rows
     assert {path.name for path in tmp_path.iterdir()} == {"contact_sheet.png", "betas.png", "table.md"}
