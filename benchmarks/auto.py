@@ -17,10 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.pages.results import RESULTS, markdown
-from benchmarks.regimes import BUDGETS, Cell, home_cell
+from benchmarks.regimes import BUDGETS, Cell, home_cell, subject_of
 from benchmarks.sampling.forecasting import sample
 from benchmarks.sampling.regime_subjects import MODELS, REGIMES, Regime
-from femo_core import QUALITIES, Recording, Schedule, TaylorSeer
+from femo_core import QUALITIES, Schedule, TaylorSeer
 from femo_core.profiles.quality import Plan, by_recording, unknown
 
 HOME_STEPS = 20
@@ -40,14 +40,8 @@ class Row:
     plain: float  # mean change, over that of as many plain steps
 
 
-def recording_of(cell: Cell) -> Recording:
-    latents, _ = sample(
-        cell.subject, cell.learned_job, cell.steps, TaylorSeer(0), Schedule(1), levels=cell.levels)
-    return Recording(cell.sigmas, cell.signals, cell.learned.gram.tolist(), size=float(latents.square().mean().sqrt()))
-
-
 def plans(cell: Cell) -> Iterator[tuple[str, str, Plan]]:
-    own, home = recording_of(cell), recording_of(home_cell(cell.subject, cell.regime.model, HOME_STEPS))
+    own, home = cell.learned.told, home_cell(cell.subject, cell.regime.model, HOME_STEPS).learned.told
     for name, quality in QUALITIES.items():
         for learned, recording in zip(LEARNED, (own, home), strict=False):
             yield name, learned, by_recording(recording, cell.sigmas, cell.signals, quality)
@@ -62,7 +56,7 @@ def changes(result: Tensor, wanted: Tensor) -> Tensor:
 def measure(regime: Regime, steps: int) -> list[Row]:
     """In a process of its own, on one core."""
     torch.set_num_threads(1)
-    subject, rows = MODELS[regime.model](), list[Row]()
+    subject, rows = subject_of(regime.model), list[Row]()
     cell = Cell(subject, regime, steps)
     with torch.inference_mode():
         wanted, _ = sample(subject, cell.job, steps, TaylorSeer(0), Schedule(1), levels=cell.levels)

@@ -77,8 +77,7 @@ def plan(steps: int = STEPS, speedups: Sequence[float] = SPEEDUPS, known: Record
 
 def learned(steps: int) -> Recording:
     """From a full run of prompts that are not drawn."""
-    found = record(TinyFlux(), LEARNED, steps)
-    return Recording(tuple(found.sigmas), tuple(found.signals), found.gram.tolist())
+    return record(TinyFlux(), LEARNED, steps).told
 
 
 def run_all(runs: Sequence[Planned]) -> list[Row]:

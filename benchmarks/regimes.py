@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,11 @@ def home_cell(subject: Subject, model: str, steps: int) -> Cell:
     return _homes[model, steps]
 
 
-_subjects: dict[str, Subject] = {}
+@cache
+def subject_of(model: str) -> Subject:
+    return MODELS[model]()
+
+
 _cells: dict[tuple[Regime, int], Cell] = {}
 
 
@@ -215,10 +219,8 @@ def measure(regime: Regime, steps: int, budget: int, known: frozenset[str] = fro
     plain: the RMSE of as many plain steps as the row has network runs; `tune` may take more than the budget.
     """
     torch.set_num_threads(1)
-    if regime.model not in _subjects:
-        _subjects[regime.model] = MODELS[regime.model]()
     if (regime, steps) not in _cells:
-        _cells[regime, steps] = Cell(_subjects[regime.model], regime, steps)
+        _cells[regime, steps] = Cell(subject_of(regime.model), regime, steps)
     cell, found, plain = _cells[regime, steps], list[dict[str, Any]](), dict[int, float]()
     with torch.inference_mode():
         for name, make in rows(cell, budget):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -44,6 +45,11 @@ class RunReport:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def expecting(self, errors: Mapping[int, float]) -> RunReport:
+        """With these `expected_errors`, by full step."""
+        rows = tuple({"step": step, "error": error} for step, error in errors.items())
+        return replace(self, expected_errors=rows)
 
     @property
     def flops_speedup(self) -> float:

@@ -179,6 +179,14 @@ class RampSchedule(AbstractSchedule):
         check_integer("total_steps", total_steps, 1)
         return cls(min(total_steps, round(2 * total_steps**0.5)), tuple(sigmas))
 
+    @classmethod
+    def along(cls, budget: int, sigmas: Sequence[float]) -> RampSchedule:
+        """At the levels that a sampler has. Some schedulers repeat a level, or rise: then it goes by steps alone."""
+        try:
+            return cls(budget, tuple(sigmas))
+        except ValueError:
+            return cls(budget)
+
     def is_full(self, step: int, total_steps: int) -> bool:
         return step >= total_steps or step in self._full(total_steps)
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+import femo_core
 from benchmarks.sampling.forecasting import sample
 from benchmarks.sampling.solvers import Solver, euler
 from benchmarks.sampling.subjects import Job, Level, Subject
@@ -20,7 +21,7 @@ from femo_core import Schedule, TaylorSeer, TrajectoryGram, lasting_step_lengths
 class Recording:
     """Of S steps of B pictures. x: (S, B, …) at unit variance. v: (S, B, …), its guided output. gram: of v.
 
-    sigmas: S + 1 noise levels. signals: the picture's factor in x at each.
+    sigmas: S + 1 noise levels. signals: the picture's factor in x at each. size: root mean square of the result.
     """
 
     pixels: Tensor
@@ -29,6 +30,13 @@ class Recording:
     gram: Tensor
     sigmas: list[float]
     signals: list[float]
+    size: float = 1.0
+
+    @property
+    def told(self) -> femo_core.Recording:
+        """What FeMo Auto keeps of it."""
+        return femo_core.Recording(
+            tuple(self.sigmas), tuple(self.signals), tuple(map(tuple, self.gram.tolist())), size=self.size)
 
     @property
     def lengths(self) -> list[float]:
@@ -57,4 +65,4 @@ def record(subject: Subject, job: Job, steps: int = 50, solver: Solver = euler,
     result, _ = sample(subject, job, steps, TaylorSeer(0), Schedule(1), solver=watched, levels=levels)
     gram.close()
     return Recording(subject.pixels(result), torch.stack(xs), torch.stack(vs), gram.matrix, sigmas,
-                     [subject.signal(sigma) for sigma in sigmas])
+                     [subject.signal(sigma) for sigma in sigmas], float(result.square().mean().sqrt()))

@@ -21,8 +21,6 @@ class GuardedPlan(FixedPlan):
     step that it has come for, in practice at the next full one.
     """
 
-    goes_by_errors = False
-
     def __init__(self, schedule: AbstractSchedule, total_steps: int, expected: Mapping[int, float]):
         super().__init__(schedule, total_steps)
         self._expected = expected

@@ -131,7 +131,7 @@ class Recording:
             unknown = {*uncovered(self.sigmas, sigmas)}
         except ValueError:
             return False
-        flow = self.signals[0] != self.signals[-1]
+        flow = _flows(self.sigmas, self.signals)
         lengths = lasting_step_lengths(sigmas, [1 - sigma if flow else 1.0 for sigma in sigmas])
         part = sum(length for sigma, length in zip(sigmas, lengths, strict=False) if sigma in unknown)
         return part <= MOST_UNKNOWN * sum(lengths)

@@ -99,10 +99,7 @@ def unknown(sigmas: Sequence[float], speedup: float) -> Plan:
     if total <= FEW_STEPS:
         skipped = range(total - 2, 1, -2)[: total - budget]
         return Plan(ExplicitSchedule(tuple(step for step in range(total) if step not in skipped), total), RAMP)
-    try:
-        return Plan(RampSchedule(budget, tuple(sigmas)), RAMP)
-    except ValueError:
-        return Plan(RampSchedule(budget), RAMP)
+    return Plan(RampSchedule.along(budget, sigmas), RAMP)
 
 
 def full(reason: str) -> Plan:

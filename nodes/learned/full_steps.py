@@ -27,19 +27,24 @@ from .identity import fingerprint
 class FullSteps:
     """What was chosen.
 
-    tolerance: as ForecastSession's. expected_errors: as in RunReport; guarded: more steps are full where they are far
-    exceeded. words: what a report says of the choice. reason: why all steps are full, else "". notices: what did not go
-    as asked.
+    tolerance: as ForecastSession's. expected_errors: by full step, relative; guarded: more steps are full where they
+    are far exceeded. words: what a report says of the choice. reason: why all steps are full, else "". notices: what
+    did not go as asked.
     """
 
     schedule: AbstractSchedule
     predictor: AbstractPredictor
     tolerance: float = 0.0
-    expected_errors: tuple[dict[str, Any], ...] = ()
+    expected_errors: Mapping[int, float] = field(default_factory=dict[int, float])
     guarded: bool = False
     words: Mapping[str, Any] = field(default_factory=lambda: {"calibration": NONE})
     reason: str = ""
     notices: tuple[str, ...] = ()
+
+    @property
+    def learns(self) -> bool:
+        """Whether the model's profile is made from this run."""
+        return self.words.get("learned") == "learning"
 
 
 def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullSteps:
@@ -64,13 +69,8 @@ def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullStep
     schedule = ExplicitSchedule(found.schedule.full_steps(total), total)  # scaled ones are now this run's own
     errors = expected_forecast_errors(saved.gram, schedule.steps, found.predictor) if total == saved.steps else {}
     return FullSteps(
-        schedule, config.predictor, words={"calibration": name}, expected_errors=rows_of(errors),
+        schedule, config.predictor, words={"calibration": name}, expected_errors=errors,
         notices=tuple(f"calibration {name} {words}" for words in _doubts(config, saved, sigmas)))
-
-
-def rows_of(errors: Mapping[int, float]) -> tuple[dict[str, Any], ...]:
-    """By step, as a report has them."""
-    return tuple({"step": step, "error": error} for step, error in errors.items())
 
 
 def _nearest(profile: Profile, sigmas: Sequence[float]) -> Recording:
@@ -86,12 +86,8 @@ def _without_calibration(config: CacheConfig, sigmas: Sequence[float]) -> FullSt
 
 
 def suited_ramp(sigmas: Sequence[float]) -> RampSchedule:
-    """For a run at these levels. Some schedulers repeat a level, or rise: then it goes by steps alone."""
-    total = max(1, len(sigmas) - 1)
-    try:
-        return RampSchedule.suited(total, sigmas)
-    except ValueError:
-        return RampSchedule.suited(total)
+    """For a run at these levels."""
+    return RampSchedule.along(RampSchedule.suited(max(1, len(sigmas) - 1)).budget, sigmas)
 
 
 def _doubts(config: CacheConfig, saved: Recording, sigmas: Sequence[float]) -> Iterator[str]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...femo_core.profiles.shapes import digest_of_shapes
+
 PIECES, PIECE = 8, 16  # of a signature: so many weights, and numbers of each
 ALIKE = 0.8  # correlation of two signatures of one model, at least; a finetune changes them by a few percent
 
 
 def fingerprint(model: Any) -> str:
-    """Of a BaseModel of ComfyUI: its class, latent format, kind of prediction, and the shapes of its weight matrices.
-
-    Values, names and dtypes do not count, nor does how they are quantised as long as shapes stay: a LoRA, a merge, a
-    finetune or fp8 weights make no other model.
-    """
-    shapes = sorted(tuple(weight.shape) for weight in model.diffusion_model.parameters() if weight.ndim > 1)
-    digest = hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+    """Of a BaseModel of ComfyUI: its class, latent format, kind of prediction, and shapes of its weight matrices."""
+    digest = digest_of_shapes(model.diffusion_model)
     return f"{type(model).__name__}, {type(model.latent_format).__name__}, {model.model_type.name}, {digest}"
 
 
@@ -41,7 +37,9 @@ def signature(model: Any) -> tuple[float, ...]:
         piece = piece - piece.mean()
         if float(length := piece.norm()) > 1e-6 and bool(piece.isfinite().all()):
             pieces.append(piece / length)
-    return tuple(round(value, 4) for value in torch.cat(pieces[:PIECES]).tolist()) if pieces else ()
+        if len(pieces) == PIECES:
+            break
+    return tuple(round(value, 4) for value in torch.cat(pieces).tolist()) if pieces else ()
 
 
 def alike(one: Sequence[float], other: Sequence[float]) -> bool:

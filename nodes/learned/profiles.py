@@ -40,21 +40,11 @@ def find(model: Any) -> Kept:
     One that is damaged or no profile is put aside under another name, and learned anew. One that was learned in
     diffusers and given this name is taken for the model's.
     """
-    name, own, notice = fingerprint(model), signature(model), ""
-    for number in count(1):
-        path = folder() / file_name(name, number)
-        if not path.is_file():
-            return Kept(path, _shipped(name, own), notice)
-        try:
-            profile = Profile.from_json(path.read_bytes())
-            if not profile.may_be_of(name):
-                raise ValueError(f"of another model ({profile.model})")
-        except (OSError, ValueError) as error:
-            notice = f"{path.name} is {error}: {put_aside(path)}, and the model is learned anew"
-            return Kept(path, None, notice)
-        if alike(profile.signature, own):
-            return Kept(path, profile)
-    raise AssertionError  # count has no end
+    name, own = fingerprint(model), signature(model)
+    kept = _first(folder(), name, own)
+    if kept.notice:
+        return replace(kept, notice=f"{kept.notice}: {put_aside(kept.path)}, and the model is learned anew")
+    return kept if kept.profile else replace(kept, profile=_first(SHIPPED, name, own).profile)
 
 
 def file_name(model: str, number: int = 1) -> str:
@@ -63,14 +53,21 @@ def file_name(model: str, number: int = 1) -> str:
     return f"{kind}-{digest}{'' if number == 1 else f'-{number}'}.json"
 
 
-def _shipped(model: str, own: Sequence[float]) -> Profile | None:
+def _first(where: Path, name: str, own: Sequence[float]) -> Kept:
+    """The first file there, of this fingerprint, whose profile has a signature like its own; else where one would be.
+    """
     for number in count(1):
-        path = SHIPPED / file_name(model, number)
+        path = where / file_name(name, number)
         if not path.is_file():
-            return None
-        profile = Profile.from_json(path.read_bytes())
+            return Kept(path)
+        try:
+            profile = Profile.from_json(path.read_bytes())
+            if not profile.may_be_of(name):
+                raise ValueError(f"of another model ({profile.model})")
+        except (OSError, ValueError) as error:
+            return Kept(path, None, f"{path.name} is {error}")
         if alike(profile.signature, own):
-            return profile
+            return Kept(path, profile)
     raise AssertionError  # count has no end
 
 
@@ -79,5 +76,5 @@ def add(model: Any, recording: Recording) -> Path:
     kept = find(model)
     profile = kept.profile or Profile(fingerprint(model), (recording,), signature(model))
     kept.path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(kept.path, replace(profile.with_recording(recording)).to_json())
+    write_whole(kept.path, profile.with_recording(recording).to_json())
     return kept.path

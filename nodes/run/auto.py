@@ -49,18 +49,18 @@ class AutoSampling(Sampling):
 
         try:
             facts = _facts(guider, sampler, sigmas)
-            decision = decide(self.config, guider.model_patcher.model, facts)
+            full_steps = decide(self.config, guider.model_patcher.model, facts)
         except Exception as error:  # a model unlike others still samples
             return sample(without_profile(self.config, sigmas.tolist(), error), args, kwargs)
-        if not decision.learns:
-            return sample(decision.full_steps, args, kwargs)
+        if not full_steps.learns:
+            return sample(full_steps, args, kwargs)
         recording = RunRecording(guider, sampler, sigmas)
         conds = _copied(guider.conds)
         with own_options(guider) as transformer_options:
             handle = Handle(recording.predict_noise)
             make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
             try:
-                result = sample(decision.full_steps, *with_callback(recording.told, args, kwargs))
+                result = sample(full_steps, *with_callback(recording.told, args, kwargs))
             finally:
                 handle.held = None
         # The picture is there and must not be lost: what goes wrong from here on is only said.

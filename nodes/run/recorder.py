@@ -61,12 +61,13 @@ class Recorder(InReach):
         try:
             saved = recording.result()
             model = recording.guider.model_patcher.model
+            this = fingerprint(model)
             if self.average and path_of(self.name).is_file():
                 earlier = read(self.name)
-                if earlier.model != (this := fingerprint(model)):
+                if earlier.model != this:
                     raise ValueError(f"it is of another model ({earlier.model}; this one is {this})")
                 saved = saved.averaged_into(earlier.recordings[0])
-            write(self.name, Profile(fingerprint(model), (saved,), signature(model)))
+            write(self.name, Profile(this, (saved,), signature(model)))
         except Exception as error:
             message = f"nothing was saved as {self.name}: {error}"
             log.warning("%s: %s", NODE, message)

@@ -53,6 +53,9 @@ class Channel:
         self.run = _runs[self._prompt, node_id] = _runs.get((self._prompt, node_id), 0) + 1
         self._sent = 0.0
 
+    def warn(self, message: str) -> None:
+        log.warning("%s: %s", self.node, message)
+
     def progress(self, report: Callable[[], RunReport]) -> None:
         """The report of a run so far, asked for only where somebody is to see it."""
         if getattr(self._server, "client_id", None) is not None and time.monotonic() - self._sent >= PAUSE:
@@ -95,8 +98,8 @@ class Silence(Channel):
     def __init__(self) -> None:
         self._server = None
 
-    def progress(self, report: Callable[[], RunReport]) -> None:
-        """Nobody sees it."""
+    def warn(self, message: str) -> None:
+        """Nobody is told."""
 
     def done(self, report: RunReport) -> None:
         """Nobody is told."""

@@ -21,7 +21,7 @@ from ..sites import Embedders
 from .history import History
 from .memory import Room
 from .obstacles import obstacle_of
-from .reporting import Channel, Silence, log
+from .reporting import Channel, log
 from .site_choice import SiteChoice
 from .steps import StepClock, coordinates_of, interpolated
 from .streams import StreamKeys
@@ -42,7 +42,7 @@ class Run:
         self.shapes = shapes  # of the latents that are sampled together
         storage = torch.device("cpu") if config.cache_device == "cpu" else None
         self.room = Room(guider, storage or guider.model_patcher.load_device, full_steps.predictor.buffer_count)
-        expected = {row["step"]: row["error"] for row in full_steps.expected_errors} if full_steps.guarded else {}
+        expected = full_steps.expected_errors if full_steps.guarded else {}
         self.session = ForecastSession(full_steps.schedule, full_steps.predictor, self.clock.total_steps, storage,
                                        tolerance=full_steps.tolerance, expected_errors=expected)
         self.network = guider.model_patcher.model.diffusion_model
@@ -137,9 +137,9 @@ class Run:
         self._log_once(message)
 
     def _log_once(self, message: str) -> None:
-        if message not in self._logged and not isinstance(self.channel, Silence):
+        if message not in self._logged:
             self._logged.add(message)
-            log.warning("%s: %s", self.config.node, message)
+            self.channel.warn(message)
 
     def so_far(self) -> RunReport:
         return self._with_expected(self.session.progress(time.perf_counter() - self.started, self._settings()))
@@ -163,7 +163,7 @@ class Run:
             log.exception("%s: no report of the run that was stopped", self.config.node)
 
     def _with_expected(self, report: RunReport) -> RunReport:
-        return replace(report, expected_errors=self.full_steps.expected_errors)
+        return report.expecting(self.full_steps.expected_errors)
 
     def _settings(self) -> dict[str, Any]:
         return {"site": self.choice.name, "model": self.family.name, "coordinate": self.config.coordinate,

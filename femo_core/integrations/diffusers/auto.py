@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -19,6 +18,7 @@ from ...parallel import first_ones, is_first
 from ...profiles.decision import Decision, RunFacts, decide, forecast
 from ...profiles.profile import Profile, Recording
 from ...profiles.quality import FULL_AT, QUALITIES, Quality, unknown
+from ...profiles.shapes import digest_of_shapes
 from .learning import Outcome
 from .run import Chosen, group_of
 from .schedulers import Levels, levels_of
@@ -141,11 +141,8 @@ class Auto:
 
 
 def fingerprint(transformer: nn.Module) -> str:
-    """Its class and the shapes of its weight matrices: neither values nor dtypes count, so that a LoRA that is merged,
-    a finetune or a quantised form of the same shapes make no other model."""
-    shapes = sorted(tuple(weight.shape) for weight in transformer.parameters() if weight.ndim > 1)
-    digest = hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
-    return f"diffusers: {type(transformer).__name__}, {digest}"
+    """Its class and the shapes of its weight matrices."""
+    return f"diffusers: {type(transformer).__name__}, {digest_of_shapes(transformer)}"
 
 
 def _quality_of(quality: str | float) -> Quality:

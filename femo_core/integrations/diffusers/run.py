@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -146,8 +146,7 @@ class Run:
         settings = {"site": self.site, "model": type(self.transformer).__name__, **self.chosen.words}
         report = self.session.report(
             time.perf_counter() - self.started, self.obstacle or self.chosen.reason, settings)
-        return replace(report, expected_errors=tuple(
-            {"step": step, "error": error} for step, error in self.chosen.expected_errors.items()))
+        return report.expecting(self.chosen.expected_errors)
 
 
 def group_of(transformer: Any) -> Any:
