@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
@@ -24,13 +24,15 @@ from femo_core.schedule import AbstractSchedule
 def sample(subject: Subject, job: Job, steps: int, predictor: AbstractPredictor, schedule: AbstractSchedule, *,
            site: str = "hidden", coordinate: str = "steps", solver: Solver = euler,
            levels: Sequence[Level] | None = None, tolerance: float = 0.0,
+           expected_errors: Mapping[int, float] | None = None,
            on_step: Callable[[int], None] | None = None) -> tuple[Tensor, RunReport]:
     """What the sampler returns after `steps` steps (`Subject.pixels` makes it an image), and what the run did.
 
     Schedule(interval=1) is the unaccelerated model. `levels` are other noise levels than the usual ones for `steps`.
     """
     levels = levels or subject.levels(steps)
-    session, embedders = ForecastSession(schedule, predictor, steps, tolerance=tolerance), Embedders()
+    session = ForecastSession(schedule, predictor, steps, tolerance=tolerance, expected_errors=expected_errors)
+    embedders = Embedders()
     coordinates = coordinates_of([level.time for level in levels]) if coordinate == "sigmas" else None
 
     def derivative(step: int, x: Tensor) -> Tensor:

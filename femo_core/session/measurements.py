@@ -23,12 +23,13 @@ class Measurements:
     def __init__(self) -> None:
         self.runs = 0  # of the network
         self.saved = 0
-        self._seen: set[int] = set()
-        self._ran: set[int] = set()
+        self._ran: set[int] = set()  # steps in which the network did
+        self._forecast: set[int] = set()  # and in which it was spared
         self._errors: dict[tuple[float, Hashable], Readback] = {}
         self._betas: dict[tuple[float, Hashable], Readback] = {}
         self._began = math.nan  # the evaluation, by the clock
         self._network_ran = False  # in it
+        self._spared = False
         self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of evaluations, by whether it did
         self._warnings: dict[str, None] = {}  # ordered, each once
 
@@ -37,22 +38,21 @@ class Measurements:
         now = time.perf_counter()
         if not math.isnan(self._began):
             self._seconds[self._network_ran].append(now - self._began)
-        self._began, self._network_ran = now, False
-
-    def see(self, index: int) -> None:
-        """The run has come to this step."""
-        self._seen.add(index)
+        self._began, self._network_ran, self._spared = now, False, False
 
     def attribute(self, index: int) -> None:
         """What was done in the present evaluation was done at this step."""
-        self._seen.add(index)
         if self._network_ran:
             self._ran.add(index)
+        if self._spared:
+            self._forecast.add(index)
 
     def count_run(self, index: int, saved: bool) -> None:
         """A call of the network at this step was forecast instead (`saved`), or made."""
         if saved:
             self.saved += 1
+            self._spared = True
+            self._forecast.add(index)
         else:
             self.runs += 1
             self._network_ran = True
@@ -77,7 +77,7 @@ class Measurements:
         return RunReport(
             total_steps=total_steps,
             full_steps=tuple(sorted(self._ran)),
-            predicted_steps=tuple(sorted(self._seen - self._ran)),
+            predicted_steps=tuple(sorted(self._forecast - self._ran)),
             network_runs=self.runs,
             network_runs_saved=self.saved,
             seconds=seconds,

@@ -89,6 +89,11 @@ class ForecastSession:
         """Whether any step may be predicted at all."""
         return self._streams.any_forecast
 
+    @property
+    def network_runs_saved(self) -> int:
+        """So far."""
+        return self._measurements.saved
+
     def begin_step(self, step: float, coordinate: float | None = None) -> None:
         """The model is about to be evaluated at `step`.
 
@@ -97,7 +102,6 @@ class ForecastSession:
         self._measurements.end_evaluation()
         for stream in self._streams.begin_step(step, coordinate):
             self.forget(stream)
-        self._measurements.see(self._streams.counted_index)
 
     def sampler_is_at(self, index: int) -> None:
         """The evaluation under way is this step's, whatever it was taken for: for the report."""

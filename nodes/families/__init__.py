@@ -15,6 +15,9 @@ Gates: TypeAlias = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, ...]]
 """Of a block and its arguments, the gates of its branches, (B or 1, gates, D) each."""
 
 
+Matches: TypeAlias = Callable[[nn.Module, type], bool]
+"""Whether a diffusion model is of the family, taken for one of a class: its own, or one that it derives from."""
+
 HeadArgs: TypeAlias = tuple[Any, ...]
 
 
@@ -55,7 +58,7 @@ class BlockList:
 @dataclass(frozen=True)
 class Family:
     name: str
-    matches: Callable[[nn.Module], bool] = lambda _: False  # is this diffusion model one?
+    matches: Matches = lambda _model, _kind: False
     # Paths of the modules that first take a hidden state, as their first argument; "a or b" where one of two does.
     heads: tuple[str, ...] = ()
     heads_see_text: bool = False  # beside the image
@@ -74,6 +77,7 @@ class Family:
     pads_to: str = ""  # the model's attribute that says of what number a text's tokens, and an image's, are a multiple
     at_output: str = ""  # why features can only be taken there, of those that are known not to have another site
     lacks: tuple[str, ...] = ()  # parts that one model does not have, so that no more of it is known than stands here
+    derived: bool = False  # of a class that no file names, from one that this does: what holds of that is to be tried
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -108,11 +112,10 @@ def has(model: nn.Module, path: str, as_a_list: bool = False) -> bool:
     return not as_a_list or isinstance(found, nn.ModuleList | nn.ModuleDict | nn.Sequential)
 
 
-def of_class(*names: str) -> Callable[[nn.Module], bool]:
-    """Matches diffusion models of just these classes, by their qualified names; what derives from them may differ."""
+def of_class(*names: str) -> Matches:
+    """Matches diffusion models of these classes, by their qualified names."""
 
-    def matches(diffusion_model: nn.Module) -> bool:
-        kind = type(diffusion_model)
+    def matches(_diffusion_model: nn.Module, kind: type) -> bool:
         return f"{kind.__module__}.{kind.__qualname__}" in names
 
     return matches
@@ -126,6 +129,10 @@ def families() -> tuple[Family, ...]:
 
 def find_family(diffusion_model: nn.Module) -> Family:
     """The model's, as far as it is what its file describes; of one that no file describes, nothing is known but its
-    name."""
-    found = (family.known_of(diffusion_model) for family in families() if family.matches(diffusion_model))
-    return next(found, Family(type(diffusion_model).__name__))
+    name. One of another pack's or a newer host's class is taken for the nearest that it derives from."""
+    own = type(diffusion_model)
+    for kind in own.__mro__:
+        for family in families():
+            if family.matches(diffusion_model, kind):
+                return replace(family.known_of(diffusion_model), derived=kind is not own)
+    return Family(own.__name__)

@@ -127,6 +127,7 @@ class Sampling(InReach, ABC):
         try:
             with own_options(guider) as transformer_options, compiler.off(run.changes_the_network):
                 transformer_options[KEY] = handle
+                run.watch(guider.model_options)
                 _make_innermost(transformer_options)
                 args, kwargs = with_callback(run.sampler_is_at, args, kwargs)
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)

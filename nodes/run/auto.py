@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -12,9 +12,9 @@ import comfy.utils
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...femo_core import Recording, tune, tuning_runs
-from ...femo_core.profiles.decision import RunFacts, forecast, plan
-from ...femo_core.profiles.profile import Tried
+from ...femo_core import Recording
+from ...femo_core.profiles.decision import RunFacts, forecast
+from ...femo_core.profiles.thorough import StoppedError, try_out
 from ...femo_core.tuning import MOST_TRIES
 from ..cache_config import AutoConfig
 from ..learned import profiles
@@ -27,7 +27,6 @@ from .recorder import RunRecording, draws_noise, name_of, signals_of
 from .reporting import log, show
 
 KEY = "femo_auto"
-MOST_ROUNDS = 3  # of trying out
 
 
 def attach_auto(model: Any, config: AutoConfig) -> Any:
@@ -78,8 +77,9 @@ class AutoSampling(Sampling):
             learned = recording.result()
             path = profiles.add(model, learned)
         except Exception as error:
-            with suppress(Exception):
-                could_not_learn(profiles.find(model), facts, str(error))
+            if not recording.peer:
+                with suppress(Exception):
+                    could_not_learn(profiles.find(model), facts, str(error))
             self._say(f"nothing was learned of this model, and a rule without it serves: {error}", warns=True)
             return None
         self._say(f"learned from {learned.steps} steps: {forecast(learned, facts, self.config.quality)} ({path.name})")
@@ -87,52 +87,20 @@ class AutoSampling(Sampling):
 
     def _try_out(self, learned: Recording, facts: RunFacts, guider: Any, wanted: Tensor,
                  again: Callable[[FullSteps], Any]) -> None:
-        """In closed loop on the same noise. What comes out may ask for another number of full steps: then these too."""
-        if facts.stochastic:
-            self._say("nothing is tried out with a sampler that draws noise anew: its runs are not comparable")
-            return
-        for _ in range(MOST_ROUNDS):
-            chosen = plan(learned, facts, self.config.quality)
-            budget = len(chosen.schedule.full_steps(learned.steps))
-            if chosen.reason or any(one.budget == budget for one in learned.tried):
-                return
-            tried = self._tried(learned, facts, budget, wanted, again)
-            if not tried:
-                return
-            change, schedule, predictor = min(tried, key=lambda one: one[0])
-            expected = chosen.expected_change * change / max(tried[0][0], 1e-9)  # the first was reckoned best
+        """In closed loop on the same noise."""
+        progress = comfy.utils.ProgressBar(MOST_TRIES)
+
+        def change_of(schedule: Any, predictor: Any, attempt: int) -> float:
             try:
-                best = Tried(budget, schedule.full_steps(learned.steps), predictor, change, expected)
-                learned = replace(learned, tried=(*learned.tried, best))
-                profiles.add(guider.model_patcher.model, learned)
-            except (OSError, ValueError) as error:
-                self._say(f"what was tried out could not be kept: {error}", warns=True)
-                return
-            self._say(f"tried out {len(tried)} ways of {budget} full steps: the best changes {change:.1%}")
+                result = again(FullSteps(schedule, predictor))
+            except comfy.model_management.InterruptProcessingException as interrupt:
+                raise StoppedError("trying out was interrupted") from interrupt
+            progress.update_absolute(attempt, MOST_TRIES)
+            return float((result - wanted).norm() / wanted.norm())
 
-    def _tried(self, learned: Recording, facts: RunFacts, budget: int, wanted: Tensor,
-               again: Callable[[FullSteps], Any]) -> list[tuple[float, Any, Any]]:
-        """Change, schedule and predictor of each way that was tried out. Interrupted, of those so far."""
-        runs, report = tuning_runs(budget), self.last.report
-        seconds = f", {runs * report.seconds_full_step:.0f} s" if report else ""
-        self._say(f"tries out at most {MOST_TRIES} ways of {budget} full steps: about {runs} network runs, as many as "
-                  f"{runs / learned.steps:.1f} full runs{seconds}; interrupting keeps the best so far")
-        progress, tried = comfy.utils.ProgressBar(MOST_TRIES), list[tuple[float, Any, Any]]()
-
-        def try_out(schedule: Any, predictor: Any) -> float:
-            result = again(FullSteps(schedule, predictor))
-            change = float((result - wanted).norm() / wanted.norm())
-            tried.append((change, schedule, predictor))
-            progress.update_absolute(len(tried), MOST_TRIES)
-            return change
-
-        try:
-            tune(learned.gram, facts.sigmas, facts.signals, budget, try_out)
-        except comfy.model_management.InterruptProcessingException:
-            self._say("trying out was interrupted")
-        except Exception as error:
-            self._say(f"trying out has failed: {error}", warns=True)
-        return tried
+        seconds = self.last.report.seconds_full_step if self.last.report else 0.0
+        try_out(learned, facts, self.config.quality, change_of,
+                lambda recording: profiles.add(guider.model_patcher.model, recording), self._say, seconds)
 
     def _say(self, message: str, warns: bool = False) -> None:
         (log.warning if warns else log.info)("%s: %s", self.config.node, message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,9 +10,14 @@ from torch import Tensor, nn
 
 from ..families import find_family
 from ..sites import Embedders, Forecasts, watching_blocks
+from ..sites.trial import Trial, needs_trial
 from .compiler import paused
 from .control import DeferredControl, controls_of
+from .obstacles import blocks_are_skipped
 from .run import Run
+
+_NOT_ITSELF = ("another node, or a newer ComfyUI, has changed this model, and its features there do not make the step "
+               "that they were taken from")
 
 
 def apply(run: Run, model: nn.Module, x: Tensor, options: dict[str, Any], control: Any, conditioning: Hashable,
@@ -53,31 +58,57 @@ class NetworkCall:
                 stream for stream in recordable if run.session.wants_features(stream)])
         self.embedders = run.embedders.setdefault(tuple(self.streams), Embedders())
         self.ran: list[str] = []  # block lists, on a predicted step
+        self.trial = self._trial((self.site_name, type(model), len(self.streams), tuple(x.shape[1:])))
+        self.failed = False
+
+    def _trial(self, kind: Hashable) -> Trial | None:
+        """Of a kind of call that has not been tried yet, where that has to be done."""
+        run = self.run
+        own = run.kind if self.model is run.network else type(self.model)
+        if not self.recording.wanted or self.site_name == "output" or kind in run.tried or not needs_trial(
+                self.model, own, self.family.derived):
+            return None
+        run.tried.add(kind)
+        return Trial()
 
     def predicted(self, options: dict[str, Any], control: Any, go_on: Callable[..., Any]) -> Any:
+        blocks_are_skipped(self.run.guider.model_options)
         passed_by = self.needless if self.embedders.blocks_rest else ()
-        with (watching_blocks(self.model, self.family, self.ran), self.embedders.passed_by(self.model, passed_by),
-              self.site.substituting(
-                  self.model, self.family, options, _Forecasts(self.run, self.streams)) as substituted):
-            result = go_on(substituted, control)
+        result = self._from(_Forecasts(self.run, self.streams), passed_by, options, control, go_on)
         self.embedders.blocks_rest = not self.ran
         return result
 
+    def _from(self, features: Forecasts, passed_by: Sequence[str], options: dict[str, Any], control: Any,
+              go_on: Callable[..., Any]) -> Any:
+        with (watching_blocks(self.model, self.family, self.ran), self.embedders.passed_by(self.model, passed_by),
+              self.site.substituting(self.model, self.family, options, features) as substituted):
+            return go_on(substituted, control)
+
     def full(self, options: dict[str, Any], control: Any, go_on: Callable[..., Any]) -> Any:
         with ExitStack() as stack:
+            stack.enter_context(self.run.streams.noting(options))
             if self.recording.wanted:
                 stack.enter_context(self.site.recording(self.model, self.family, self.recording.keep))
                 stack.enter_context(self.embedders.noted(self.model, self.needless))
             if self.usable and not self.run.choice.measured:
                 stack.enter_context(self.run.choice.measuring(self.model, self.family, self.streams))
-            return go_on(options, control)
+            if self.trial:
+                stack.enter_context(self.site.recording(self.model, self.family, self.trial.keep))
+            result = go_on(options, control)
+        if self.trial and self.recording.complete(self.names):
+            same = self.trial.passes(result, lambda: self._from(
+                self.trial, self.needless, options, control, go_on))
+            self.failed = not same or bool(self.ran)
+        return result
 
     def end(self) -> None:
         """The forward is done. (That of an interrupted run never is.)"""
         with self.run.lock:
             if self.recording.wanted:
                 self.recording.end(self.site_name, self.names)
-            if self.ran:
+            if self.failed:
+                self.run.give_way(self.site_name, _NOT_ITSELF)
+            if self.ran and self.forecast:
                 self.run.warn(
                     "blocks ran on a forecast step: another node keeps them from being skipped, nothing is saved")
             self.run.session.count_run(saved=self.forecast and not self.ran)
@@ -118,9 +149,11 @@ class _Recording:
                     with paused():
                         self.run.session.record_site(stream, name, part)
 
+    def complete(self, names: tuple[str, ...]) -> bool:
+        return self.seen == set(names)
+
     def end(self, site: str, names: tuple[str, ...]) -> None:
-        complete = self.seen == set(names)
         for stream in self.wanted:
             self.run.session.end_recording(stream)
-        if not complete:
+        if not self.complete(names):
             self.run.give_way(site)

@@ -12,11 +12,12 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...femo_core import Profile, Recording, TrajectoryGram
+from ..families import find_family
 from ..learned.calibration_file import path_of, read, write
 from ..learned.identity import fingerprint, signature
 from ..reach import Handle, InReach
 from .attach import make_outermost, own_options, with_callback, with_wrappers
-from .obstacles import obstacle_of
+from .obstacles import obstacle_of, watch_wrapper
 from .reporting import log, show
 from .run import run_of
 from .steps import StepClock
@@ -48,6 +49,7 @@ class Recorder(InReach):
         with own_options(guider) as transformer_options:
             handle = Handle(recording.predict_noise)
             make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+            recording.watch(guider.model_options)
             args, kwargs = with_callback(recording.told, args, kwargs)
             try:
                 result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -95,7 +97,16 @@ class RunRecording:
         self.features: dict[int, Tensor] = {}  # by step
         self.denoised: Tensor | None = None  # at the last of them
         self.obstacle = ""
+        self.peer = ""  # the same, where it is another node's doing, and gone with it
         self.watched = False  # whether it was told of any evaluation
+
+    def watch(self, model_options: dict[str, Any]) -> None:
+        """Those of this run alone, where no cache node does."""
+        def found(obstacle: str) -> None:
+            self.peer = self.peer or obstacle
+
+        network = self.guider.model_patcher.model.diffusion_model
+        watch_wrapper(model_options, network, find_family(network), found)
 
     def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any,
                       **kwargs: Any) -> Any:
@@ -112,12 +123,12 @@ class RunRecording:
         self.clock.told(step)
 
     def _keep(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any], denoised: Any) -> None:
-        self.obstacle = self.obstacle or _why_not_full(model_options, self.guider.model_patcher.model.diffusion_model)
+        self.peer = self.peer or _why_not_full(model_options, self.guider.model_patcher.model.diffusion_model)
         if not isinstance(denoised, Tensor):
             self.obstacle = self.obstacle or (
                 f"this guider gives the sampler a {type(denoised).__name__} instead of a latent; take another")
         step = self.clock.step(float(timestep.max()))
-        if step.is_integer() and step < self.clock.total_steps and not self.obstacle:
+        if step.is_integer() and step < self.clock.total_steps and not (self.obstacle or self.peer):
             sigma = timestep.float().reshape(-1, *[1] * (x.ndim - 1))
             self.features[int(step)] = ((x - denoised).float() / sigma).cpu()
             self.denoised = denoised
@@ -125,8 +136,8 @@ class RunRecording:
     def result(self) -> Recording:
         """Raises ValueError, saying why, where there is nothing to save."""
         total = self.clock.total_steps
-        if self.obstacle:
-            raise ValueError(f"a calibration needs a full run: {self.obstacle}")
+        if self.peer or self.obstacle:
+            raise ValueError(f"a calibration needs a full run: {self.peer or self.obstacle}")
         if not self.watched:
             raise ValueError("this guider goes past ComfyUI's PREDICT_NOISE, so that no evaluation of the model could "
                              "be watched; calibrate with another one, CFGGuider for example")
@@ -150,7 +161,7 @@ def _why_not_full(model_options: dict[str, Any], network: nn.Module) -> str:
     run = run_of(model_options.get("transformer_options"))
     if run is not None and run.forecasts:
         return f"{run.config.node} is on the same model and skips steps; switch it off for this run"
-    return obstacle_of(model_options, network)
+    return run.obstacle if run is not None and run.obstacle else obstacle_of(model_options, network)
 
 
 def name_of(sampler: Any) -> str:

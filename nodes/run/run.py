@@ -20,9 +20,9 @@ from ..reach import Handle
 from ..sites import Embedders
 from .history import History
 from .memory import Room
-from .obstacles import obstacle_of
+from .obstacles import obstacle_of, watch_wrapper
 from .reporting import Channel, log
-from .site_choice import SiteChoice
+from .site_choice import DID_NOT_RUN, SiteChoice
 from .steps import StepClock, coordinates_of, interpolated
 from .streams import StreamKeys
 
@@ -46,6 +46,7 @@ class Run:
         self.session = ForecastSession(full_steps.schedule, full_steps.predictor, self.clock.total_steps, storage,
                                        tolerance=full_steps.tolerance, expected_errors=expected)
         self.network = guider.model_patcher.model.diffusion_model
+        self.kind = type(self.network)  # as yet: other packs' patches may give it another class
         self.family = find_family(self.network)
         self.coordinates = self._coordinates(sigmas)
         self.streams = StreamKeys(self.warn)
@@ -55,6 +56,7 @@ class Run:
         self._evaluated: tuple[Any, Any] = (None, None)  # else
         self.unplaced = 0  # calls of the network of which nobody says what their rows are
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
+        self.tried: set[Hashable] = set()  # kinds of calls, of networks that a site has to be tried on
         self._logged: set[str] = set()
         self.obstacle = obstacle_of(guider.model_options, self.network)
         self.choice = SiteChoice(
@@ -77,6 +79,17 @@ class Run:
                 f"features are taken at site {self.choice.name} instead of {self.config.site}: {self.choice.why}")
         for notice in filter(None, (*self.full_steps.notices, self.history.notice if self.forecasts else "")):
             self.warn(notice)
+
+    def watch(self, model_options: dict[str, Any]) -> None:
+        """Those of this run alone."""
+        watch_wrapper(model_options, self.network, self.family, self.step_aside)
+
+    def step_aside(self, obstacle: str) -> None:
+        """What remains of the run is not accelerated."""
+        if not self.obstacle:
+            self.obstacle = obstacle
+            from_here = " from here on" if self.session.network_runs_saved else ""
+            self.warn(f"this run is not accelerated{from_here}: {obstacle}")
 
     @property
     def forecasts(self) -> bool:
@@ -127,9 +140,9 @@ class Run:
         step = self.clock.step(float(timestep.max()))
         self.session.begin_step(step, interpolated(self.coordinates, step) if self.coordinates else None)
 
-    def give_way(self, site: str) -> None:
-        """Some of the features of this site did not come: the next one takes its place, for all streams."""
-        self.choice.give_way(site)
+    def give_way(self, site: str, why: str = DID_NOT_RUN) -> None:
+        """This site can't serve: the next one takes its place, for all streams."""
+        self.choice.give_way(site, why)
         self.session.forget_features()
 
     def warn(self, message: str) -> None:

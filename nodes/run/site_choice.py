@@ -13,6 +13,8 @@ from ..families import Family
 from ..sites import FALLBACK, SITES, AbstractSite
 from .memory import Room, expected_features
 
+DID_NOT_RUN = ("modules whose features are recorded did not run: they are compiled, fused with others, or skipped or "
+               "replaced by another node")
 COMPILED = "torch_compile_kwargs"  # among the model_options, where a node of ComfyUI's or another's has compiled
 
 
@@ -72,12 +74,10 @@ class SiteChoice:
         self.measured = True
         return self.name != expected
 
-    def give_way(self, site: str) -> None:
+    def give_way(self, site: str, why: str = DID_NOT_RUN) -> None:
         """Goes to the next site, if this one is still that of the run."""
         if self.name != site:
             return
-        why = ("modules whose features are recorded did not run: they are compiled, fused with others, or skipped or "
-               "replaced by another node")
         after = [*filter(self._came, _sites_from(site, self.network, self.family)[1:])]
         if not after:
             self._warn(f"no feature can be recorded: {why}")

@@ -7,7 +7,8 @@ recorded under its key, and from nothing else.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,7 @@ class StreamKeys:
         self._seen: Counter[StreamKey] = Counter()  # in this call
         self._switched: dict[StreamKey, frozenset[Any]] = {}  # by the rest of the key, what it was the last time
         self._values: defaultdict[Hashable, set[Hashable]] = defaultdict(set)  # of each switch in this run
+        self._notes: set[str] = set()  # names in the options that the network writes for its blocks
 
     def begin_evaluation(self) -> None:
         self._call = 0
@@ -63,7 +65,8 @@ class StreamKeys:
         if not uuids or not opposites or len(uuids) != len(opposites) or x.shape[0] % len(uuids):
             return []
         window = getattr(options.get("context_window"), "index_list", None)
-        switches = self._switches({**dict(switches_of(options)), **(hooks or {})})
+        switches = self._switches({name: value for name, value in switches_of(options) if name not in self._notes} |
+                                  dict(hooks or {}))
         streams: list[Hashable] = []
         for uuid, opposite in zip(uuids, opposites, strict=True):
             key = StreamKey(
@@ -73,6 +76,14 @@ class StreamKeys:
             self._seen[key] += 1
             self._say_what_switched(key)
         return streams
+
+    @contextmanager
+    def noting(self, options: dict[str, Any]) -> Iterator[None]:
+        """While open, the network runs with these options. Where two calls share them (tiles), the second finds what
+        the first has written there, which switches nothing."""
+        before = dict(options)
+        yield
+        self._notes.update(name for name, value in options.items() if value is not before.get(name))
 
     def _switches(self, switches: Mapping[Hashable, Hashable]) -> frozenset[tuple[Hashable, Hashable]]:
         """But those that have taken too many values: what counts steps must not make each of them a stream."""

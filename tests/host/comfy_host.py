@@ -6,6 +6,7 @@ import gc
 import sys
 import warnings
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -69,10 +70,16 @@ OTHER_CACHES = ("EasyCache", "LazyCache", "function wrapper")
 
 
 def with_other_cache(model: Any, name: str) -> Any:
-    """A clone with ComfyUI's own on it, or with the slot taken that TeaCache and the like use."""
+    """A clone with ComfyUI's own on it, or with one that changes the network while it runs, as TeaCache does."""
     if name == "function wrapper":
+        network = model.model.diffusion_model
+
+        def wrapper(apply: Any, call: dict[str, Any]) -> Any:
+            with mock.patch.object(network, "forward", network.forward):
+                return apply(call["input"], call["timestep"], **call["c"])
+
         model = model.clone()
-        model.set_model_unet_function_wrapper(lambda apply, call: apply(call["input"], call["timestep"], **call["c"]))
+        model.set_model_unet_function_wrapper(wrapper)
         return model
     import comfy_extras.nodes_easycache as extras
 

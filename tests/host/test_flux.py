@@ -452,8 +452,7 @@ def test_another_cache_on_the_model_is_left_alone(flux, other, ours_first, caplo
     assert reports[0].reason in warnings[0]
 
 
-class UnknownKind(comfy.ldm.flux.model.Flux):
-    """A class that no family file names, as another pack might bring it."""
+UnknownKind = type("UnknownKind", (torch.nn.Module,), dict(vars(comfy.ldm.flux.model.Flux)))  # in no family's file
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -487,25 +486,38 @@ def test_a_compiled_model_is_forecast_at_its_output(flux, site, ours_first, capl
     assert leftovers(flux) == []
 
 
-def test_blocks_that_another_pack_keeps_running_are_said(flux, caplog, reports, monkeypatch):
-    """A replaced forward that ignores block replacements: the picture is the full run's, but nothing is saved.
-
-    So nothing may stand in for what its blocks take.
-    """
-    monkeypatch.setattr(sites.embedders, "_empty", lambda like: torch.full(like.shape, torch.nan, dtype=like.dtype))
-    network = flux.model.diffusion_model
-    original = network.forward_orig
+def deaf_to_replacements(network, from_call=1):
+    """A forward in the network's place that ignores block replacements, from one call on."""
+    original, calls = network.forward_orig, []
 
     def deaf(*args, **kwargs):
+        calls.append(1)
         call = inspect.signature(original).bind(*args, **kwargs)
-        call.arguments["transformer_options"] = {**call.arguments["transformer_options"], "patches_replace": {}}
+        if len(calls) >= from_call:
+            call.arguments["transformer_options"] = {**call.arguments["transformer_options"], "patches_replace": {}}
         return original(*call.args, **call.kwargs)
 
+    return deaf
+
+
+def test_blocks_that_another_pack_keeps_running_are_said(flux, caplog, reports, monkeypatch):
+    """The picture is the full run's, but nothing is saved. So nothing may stand in for what the blocks take."""
+    monkeypatch.setattr(sites.embedders, "_empty", lambda like: torch.full(like.shape, torch.nan, dtype=like.dtype))
+    network = flux.model.diffusion_model
     sample(accelerated(flux, site="module"))
-    monkeypatch.setattr(network, "forward_orig", deaf, raising=False)
+    monkeypatch.setattr(network, "forward_orig", deaf_to_replacements(network, from_call=5), raising=False)
     torch.testing.assert_close(sample(accelerated(flux, site="module")), sample(flux))
     assert (reports[0].network_runs_saved, reports[1].network_runs_saved) == (6, 0)
     assert len([record for record in caplog.records if "blocks ran on a forecast step" in record.message]) == 1
+
+
+def test_a_forward_that_keeps_its_blocks_running_is_served_elsewhere(flux, caplog, reports, monkeypatch):
+    network = flux.model.diffusion_model
+    full = sample(flux)
+    monkeypatch.setattr(network, "forward_orig", deaf_to_replacements(network), raising=False)
+    assert distance(sample(accelerated(flux, site="module")), full) < 0.6
+    assert (reports[0].settings["site"], reports[0].full_steps) == ("hidden", (0, 1, 2, 5, 8, 11))
+    assert len([record for record in caplog.records if "has changed this model" in record.message]) == 1
 
 
 def test_the_last_of_two_cache_nodes_counts(flux, reports):

@@ -13,7 +13,8 @@ or, by what the first run tells of the model,
 
 try:
     from .hook import disable_femo, enable_auto, enable_femo, last_report
+    from .thorough import learn_thoroughly
 except ModuleNotFoundError as error:
     raise ImportError(f'{error}: it needs diffusers, pip install "femo-cache[diffusers]"') from error
 
-__all__ = ["disable_femo", "enable_auto", "enable_femo", "last_report"]
+__all__ = ["disable_femo", "enable_auto", "enable_femo", "last_report", "learn_thoroughly"]

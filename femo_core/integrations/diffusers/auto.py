@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 class Auto:
     """What `enable_auto` was given, and what it has come to since. Raises ValueError for what can't be.
 
-    unlearnable: why runs by this scheduler tell nothing, or "".
+    unlearnable: why runs by this scheduler tell nothing, or "". taught: what the last run that was learned from told.
     """
 
     transformer: nn.Module
@@ -41,6 +42,7 @@ class Auto:
     path: Path | None
     until: float
     unlearnable: str = ""
+    taught: tuple[Recording, RunFacts] | None = None
 
     @classmethod
     def checked(cls, transformer: nn.Module, scheduler: Any, quality: str | float, learn: str,
@@ -81,16 +83,32 @@ class Auto:
         return Chosen(plan.schedule, plan.predictor, levels=levels, expected_errors=plan.expected_errors, words=words,
                       reason=plan.reason, notices=decision.notices)
 
+    def teaching(self) -> Callable[[str], Chosen]:
+        """In the place of `choose`: for runs in full that are learned from, whatever is known. It raises ValueError,
+        saying why, for one that can't be."""
+        self.taught = None
+        return self._teach
+
+    def _teach(self, obstacle: str) -> Chosen:
+        assert self.path
+        levels = levels_of(self.scheduler, self.until)
+        decision = decide(None, self.path.name, self._facts(levels, obstacle), self.quality, obstacle or levels.unknown)
+        if decision.learned != "learning":
+            raise ValueError("; ".join(decision.notices))
+        plan = decision.plan
+        return Chosen(plan.schedule, plan.predictor, levels=levels, words={"learned": "learning"}, reason=plan.reason)
+
     def learned(self, levels: Levels, outcome: Outcome) -> str:
         """Keeps what a run has told. Returns why it could not, or "". The next runs are then not learned from."""
         assert self.path
         if isinstance(outcome, Recording):
+            run = self._facts(levels, "")
             try:
-                self._add(outcome)
+                self.add(outcome)
             except (OSError, ValueError) as error:
                 outcome = str(error)
             else:
-                run = self._facts(levels, "")
+                self.taught = outcome, run
                 log.info("FeMo Auto: learned from %d steps: %s (%s)", outcome.steps,
                          forecast(outcome, run, self.quality), self.path.name)
                 return ""
@@ -123,7 +141,7 @@ class Auto:
         assert self.path
         return f"{self.path.name} is of another one ({profile.model}; this one is {this})"
 
-    def _add(self, recording: Recording) -> None:
+    def add(self, recording: Recording) -> None:
         """To the file; what another process has learned meanwhile stays."""
         assert self.path
         group = group_of(self.transformer)

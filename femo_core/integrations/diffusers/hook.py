@@ -68,7 +68,8 @@ def enable_auto(transformer: nn.Module, *, scheduler: Any, profile: str | os.Pat
         model's, which can't be checked, but for its kind of noise levels; and ComfyUI takes this one, given the name
         that it has there.
     quality: "high", "balanced" or "fast", for a change of the result of about 2, 5 or 10 %; or a speed-up, 1.2 … 8.
-    learn: "once", or "off": nothing is read or written, and a rule serves, of 1.5, 2 or 3-fold.
+    learn: "once", or "off": nothing is read or written, and a rule serves, of 1.5, 2 or 3-fold. To learn thoroughly:
+        `learn_thoroughly`.
     until: the noise level, 1 … 0 of flow models, below which another transformer goes on: for the first of Wan 2.2's
         `pipe.config.boundary_ratio`. Each has a profile of its own.
 
@@ -92,7 +93,7 @@ def _enable(transformer: nn.Module, scheduler: Any, site: str, choose: Callable[
         log.warning("features are taken at site output instead of %s: %s is not known well enough for it", site,
                     type(transformer).__name__)
         site = OUTPUT
-    hook = _TransformerHook(scheduler, site, choose, auto)
+    hook = TransformerHook(scheduler, site, choose, auto)
     if site != OUTPUT:
         hook.inside = add_hooks(transformer, lists, site, hook.call)
     registry = HookRegistry.check_if_exists_or_initialize(transformer)
@@ -102,24 +103,28 @@ def _enable(transformer: nn.Module, scheduler: Any, site: str, choose: Callable[
 
 def disable_femo(transformer: nn.Module) -> None:
     """Removes the hooks and frees the buffers. Does nothing where there are none."""
-    registry = HookRegistry.check_if_exists_or_initialize(transformer)
-    hook = registry.get_hook(HOOK)
-    if isinstance(hook, _TransformerHook):
+    if hook := hook_on(transformer):
         hook.drop()
+    registry = HookRegistry.check_if_exists_or_initialize(transformer)
     registry.remove_hook(HOOK, recurse=True)
     registry.invalidate_child_registries_cache()
 
 
 def last_report(transformer: nn.Module) -> RunReport | None:
     """What the last run that came to its end did. None before it, and where forecasting is not enabled."""
-    hook = HookRegistry.check_if_exists_or_initialize(transformer).get_hook(HOOK)
-    if not isinstance(hook, _TransformerHook):
+    hook = hook_on(transformer)
+    if hook is None:
         return None
     hook.finish_if_over()
     return hook.report
 
 
-class _TransformerHook(ModelHook):
+def hook_on(transformer: nn.Module) -> TransformerHook | None:
+    hook = HookRegistry.check_if_exists_or_initialize(transformer).get_hook(HOOK)
+    return hook if isinstance(hook, TransformerHook) else None
+
+
+class TransformerHook(ModelHook):
     fn_ref: Any
     _is_stateful = True
 

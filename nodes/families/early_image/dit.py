@@ -7,7 +7,7 @@ from .. import BlockList, Family
 
 FAMILY = Family(
     name="DiT",
-    matches=lambda diffusion_model: isinstance(diffusion_model, DiT),
+    matches=lambda _model, kind: issubclass(kind, DiT),
     heads=("final_layer",),
     blocks=("blocks",),
     embedders=("x_embedder",),

@@ -49,7 +49,7 @@ def has_global_modulation(diffusion_model: nn.Module) -> bool:
 
 FAMILY = Family(
     name="Flux",
-    matches=lambda model: is_flux_class(model) and not has_global_modulation(model),
+    matches=lambda model, kind: is_flux_class(model, kind) and not has_global_modulation(model),
     heads=("final_layer",),
     blocks=PATHS,
     embedders=("img_in", "pe_embedder", "txt_in"),

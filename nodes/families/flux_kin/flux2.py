@@ -7,7 +7,7 @@ from .flux import GIVEN_MODULATION, PATHS, has_global_modulation, is_flux_class
 
 FAMILY = Family(
     name="Flux2",
-    matches=lambda model: is_flux_class(model) and has_global_modulation(model),
+    matches=lambda model, kind: is_flux_class(model, kind) and has_global_modulation(model),
     heads=("final_layer",),
     blocks=PATHS,
     embedders=("img_in", "pe_embedder", "txt_in"),

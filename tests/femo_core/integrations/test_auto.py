@@ -13,7 +13,7 @@ from small_pipelines import ALL, DIT, FLUX, QWEN, WAN, diffusers
 from test_diffusers import attention_of_first_block, count_runs, hooks_on, loop
 
 from femo_core import Profile, Recording
-from femo_core.integrations.diffusers import disable_femo, enable_auto, enable_femo, last_report
+from femo_core.integrations.diffusers import disable_femo, enable_auto, enable_femo, last_report, learn_thoroughly
 from femo_core.integrations.diffusers.schedulers import FORMS, levels_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
@@ -472,3 +472,60 @@ def test_levels_end_where_another_transformer_goes_on():
     scheduler.set_begin_index(2)
     assert levels_of(scheduler, 0.0).sigmas == (0.5, 0.25, 0.0)
     assert levels_of(scheduler, 0.9).sigmas == (0.5, 0.25, 0.0)  # none of them would be left
+
+
+# Learning thoroughly
+
+def latents(pipeline, **settings):
+    return lambda: FLUX.run(pipeline, steps=STEPS, **settings)
+
+
+def test_thorough_tries_out_keeps_the_best_and_gives_the_full_result(path, caplog):
+    caplog.set_level("INFO", "femo_core")
+    plain = FLUX.run(pipeline := FLUX.build(), steps=STEPS)
+    auto(pipeline, path)
+    assert torch.equal(learn_thoroughly(pipeline.transformer, latents(pipeline)), plain)
+    (recording,) = learned_from(path).recordings
+    assert recording.tried
+    assert any("network runs, as many as" in record.message for record in caplog.records)
+    result = FLUX.run(pipeline, steps=STEPS)
+    report = last_report(pipeline.transformer)
+    tried = next(one for one in recording.tried if one.steps == report.full_steps)
+    change = float((result - plain).norm() / plain.norm())
+    assert change == pytest.approx(tried.change, rel=1e-3)
+    disable_femo(pipeline.transformer)
+    assert leftovers(pipeline) == []
+
+
+def test_thorough_may_be_interrupted_without_loss(path):
+    plain = FLUX.run(pipeline := FLUX.build(), steps=STEPS)
+    auto(pipeline, path)
+    runs = []
+
+    def sample():
+        runs.append(1)
+        if len(runs) == 4:
+            raise KeyboardInterrupt
+        return FLUX.run(pipeline, steps=STEPS)
+
+    assert torch.equal(learn_thoroughly(pipeline.transformer, sample), plain)
+    assert len(learned_from(path).recordings[0].tried) == 1
+    FLUX.run(pipeline, steps=STEPS)
+    assert state(pipeline) == "yes"
+
+
+def test_thorough_says_why_it_can_not(path):
+    pipeline = FLUX.build()
+    with pytest.raises(ValueError, match="enable_auto on it"):
+        learn_thoroughly(pipeline.transformer, latents(pipeline))
+    auto(pipeline, None, learn="off")
+    with pytest.raises(ValueError, match="enable_auto on it"):
+        learn_thoroughly(pipeline.transformer, latents(pipeline))
+    auto(pipeline, path)
+    with pytest.raises(ValueError, match="too long to learn from"):
+        learn_thoroughly(pipeline.transformer, lambda: FLUX.run(pipeline, steps=101))
+    with pytest.raises(ValueError, match="did not come to its end"):
+        learn_thoroughly(pipeline.transformer, lambda: torch.ones(1))
+    assert not path.exists()
+    FLUX.run(pipeline, steps=STEPS)
+    assert state(pipeline) == "learning"
