@@ -8,6 +8,8 @@ from torch import nn
 
 # Caches of models themselves, by their place in the transformer_options.
 OWN_CACHES = {"k6_magcache": "MagCache", "hy3_spectrum": "Spectrum"}
+# Where Nunchaku's Flux keeps what its loader calls cache_threshold.
+NUNCHAKU_THRESHOLD = "residual_diff_threshold_multi"
 
 
 def obstacle_of(model_options: dict[str, Any], network: nn.Module) -> str:
@@ -21,6 +23,17 @@ def obstacle_of(model_options: dict[str, Any], network: nn.Module) -> str:
         return (
             "another node (TeaCache, WaveSpeed or the like) has set a model function wrapper, which may skip steps "
             "itself; remove one of the two")
+    if _nunchaku_threshold(network) > 0:
+        return (
+            "this model has Nunchaku's own cache on, which skips blocks itself; set cache_threshold in Nunchaku's "
+            "loader to 0")
     if hasattr(network, "init_kv_caches"):
         return "this model makes its video piece by piece and remembers what it saw, so that it has to run every time"
     return ""
+
+
+def _nunchaku_threshold(network: nn.Module) -> float:
+    """That of its first-block cache, 0 without one. A model that ran with it on has a module in its blocks' place from
+    then on; of a later change this one is told, the model not. It lies within the model, and so comes last."""
+    kept = (vars(module).get(NUNCHAKU_THRESHOLD) for module in network.modules())
+    return [0.0, *(value for value in kept if isinstance(value, int | float))][-1]
