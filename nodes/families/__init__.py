@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +66,10 @@ class Family:
     heads_see_references: bool = True  # images to edit or to follow, whose tokens go with the image's
     view: HeadView = FIRST_ARGUMENT
     blocks: tuple[str, ...] = ()  # paths of the block lists before the heads, which a predicted step passes by
+    # Lists whose one module is all blocks in one. The model asks for it by its index, so that the list can't be empty:
+    # on a predicted step it returns, as they came, those of its arguments that are `states`. "?" as below.
+    fused: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
     # Paths of modules, or lists of them, whose results only blocks take: a predicted step at site hidden leaves them
     # out. One that ends in "?" only some models of the family have. And that of them that makes the image state which
     # branches are added to: a predicted step at site module needs no other.
@@ -83,17 +88,26 @@ class Family:
     def parts(self) -> tuple[str, ...]:
         """Paths of the modules that every model of the family has."""
         heads = (path for head in self.heads for path in head.split(" or "))
-        return (*heads, *self.blocks, *(path for path in self.embedders if not path.endswith("?")))
+        return (*heads, *self.blocks, *(path for path in (*self.fused, *self.embedders) if not path.endswith("?")))
 
     @property
     def needless(self) -> tuple[str, ...]:
         """Paths of the embedders, of all models of the family."""
         return tuple(path.removesuffix("?") for path in self.embedders)
 
+    def fused_of(self, diffusion_model: nn.Module) -> tuple[nn.Module, ...]:
+        """Its modules that are all blocks in one."""
+        paths = (path.removesuffix("?") for path in self.fused)
+        return tuple(module for path in paths if has(diffusion_model, path, as_a_list=True)
+                     for module in diffusion_model.get_submodule(path).children())
+
     def known_of(self, diffusion_model: nn.Module) -> Family:
         """What holds of a model of the class. Without one of the parts that is its name: the class is another pack's
         then, or a newer host's. Without a branch it is all but site module."""
-        lacks = tuple(path for path in self.parts if not has(diffusion_model, path, path in self.blocks))
+        lists = (*self.blocks, *self.fused)
+        lacks = tuple(path for path in self.parts if not has(diffusion_model, path, path in lists)) or tuple(
+            f"{state} in {type(module).__name__}" for module in self.fused_of(diffusion_model)
+            for state in self.states if state not in inspect.signature(module.forward).parameters)
         if lacks:
             return Family(self.name, lacks=lacks)
         lacks = tuple(
@@ -117,6 +131,16 @@ def of_class(*names: str) -> Matches:
 
     def matches(_diffusion_model: nn.Module, kind: type) -> bool:
         return f"{kind.__module__}.{kind.__qualname__}" in names
+
+    return matches
+
+
+def of_pack_class(*names: str) -> Matches:
+    """The same for classes of custom node packs: a qualified name there begins with the pack's folder, wherever that
+    is."""
+
+    def matches(_diffusion_model: nn.Module, kind: type) -> bool:
+        return f"{kind.__module__}.{kind.__qualname__}".endswith(tuple(f".{name}" for name in names))
 
     return matches
 

@@ -15,6 +15,8 @@ from .site_choice import COMPILED
 
 # Caches of models themselves, by their place in the transformer_options.
 OWN_CACHES = {"k6_magcache": "MagCache", "hy3_spectrum": "Spectrum"}
+# Where Nunchaku's Flux keeps what its loader calls cache_threshold.
+NUNCHAKU_THRESHOLD = "residual_diff_threshold_multi"
 WRAPPER = "model_function_wrapper"  # in the model_options
 SKIPS = "so that it may skip steps itself; remove one of the two"
 
@@ -28,6 +30,10 @@ def obstacle_of(model_options: dict[str, Any], network: nn.Module) -> str:
         return f"the model also has {own} on it, which skips steps itself; remove one of the two"
     if type(model_options.get(WRAPPER)).__name__ == "SpotDiffusion":
         return "SpotDiffusion moves its tiles with every step, so that no feature is like the last; take another method"
+    if _nunchaku_threshold(network) > 0:
+        return (
+            "this model has Nunchaku's own cache on, which skips blocks itself; set cache_threshold in Nunchaku's "
+            "loader to 0")
     if hasattr(network, "init_kv_caches"):
         return "this model makes its video piece by piece and remembers what it saw, so that it has to run every time"
     return ""
@@ -95,3 +101,10 @@ def _parts(network: nn.Module) -> dict[str, Any]:
 
 def _itself(wrapper: Any) -> Any:
     return wrapper
+
+
+def _nunchaku_threshold(network: nn.Module) -> float:
+    """That of its first-block cache, 0 without one. A model that ran with it on has a module in its blocks' place from
+    then on; of a later change this one is told, the model not. It lies within the model, and so comes last."""
+    kept = (vars(module).get(NUNCHAKU_THRESHOLD) for module in network.modules())
+    return [0.0, *(value for value in kept if isinstance(value, int | float))][-1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from ..families import FIRST_ARGUMENT, Family
-from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, width
+from .base import AbstractSite, Forecasts, Keep, SampleSize, hooked, replaced, width
 
 
 class HiddenSite(AbstractSite):
@@ -54,11 +55,13 @@ class HiddenSite(AbstractSite):
 
         # A model that remembers what its blocks made (HiDream-O1 does) must not remember this: where somebody replaces
         # blocks, it does not.
-        replaced = {**options.get("patches_replace", {}), "dit": {("passed by", 0): None}}
+        passed_by = {**options.get("patches_replace", {}), "dit": {("passed by", 0): None}}
         with _before_heads(model, family, substitute), ExitStack() as stack:
             for path in family.blocks:
                 stack.enter_context(_emptied(model, path))
-            yield {**options, "patches_replace": replaced}
+            for module in family.fused_of(model):
+                stack.enter_context(_handing_on(module, family.states))
+            yield {**options, "patches_replace": passed_by}
 
 
 def _before_heads(model: nn.Module, family: Family,
@@ -83,6 +86,17 @@ def _emptied(model: nn.Module, path: str) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, blocks)
+
+
+def _handing_on(module: nn.Module, states: Sequence[str]) -> AbstractContextManager[None]:
+    """While open, the module returns these of its arguments, as they came."""
+    names = tuple(inspect.signature(module.forward).parameters)
+
+    def hand_on(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        return tuple(given[state] for state in states)
+
+    return replaced(module, "forward", hand_on)
 
 
 class _PassedBy(nn.ModuleDict):
