@@ -126,6 +126,6 @@ def test_blocks_that_are_called_in_another_way_are_not_known(monkeypatch):
 
 def test_only_a_packs_class_of_that_name_is_it():
     network = made("Flux").model.diffusion_model
-    other = type("ComfyFluxWrapper", (type(network),), {"__module__": "own_wrappers.flux"})
+    other = type("ComfyFluxWrapper", (torch.nn.Module,), {"__module__": "own_wrappers.flux"})
     network.__class__ = other
     assert families.find_family(network) == families.Family("ComfyFluxWrapper")
