@@ -1,11 +1,14 @@
-"""`make demo`: the tiny Flux sampled in full, with fewer steps, and with its features forecast, without ComfyUI.
+"""`make demo`: the tiny Flux sampled in full, by FeMo Auto, in fewer steps and by the papers' methods, without ComfyUI.
 
-Prints a table and writes contact_sheet.png (the pictures) and betas.png (Adapted-FeMo's β) to out/demo.
+Prints a table and writes short.png (three rows of pictures), contact_sheet.png (all), betas.png (Adapted-FeMo's β) and
+table.md to out/demo. With --pages they also go to benchmarks/results and docs/measured.md, which README.md shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +19,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.sampling.forecasting import count_flops, sample
-from benchmarks.sampling.metrics import psnr
+from benchmarks.sampling.metrics import RANGE, rmse
 from benchmarks.sampling.recording import record
 from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import Quality, Recording, RunReport, Schedule, TaylorSeer
@@ -38,6 +42,17 @@ PROMPTS = (
 )
 LEARNED = Job(("green house night", "yellow fish grass", "purple cup day", "cyan ball night"), seed=1)
 PAPERS_SETTINGS = ("TaylorSeer, FLUX, O=2", "FeMo, FLUX, O=1", "Adapted-FeMo, FLUX, O=1")
+AUTO, PLAIN = "FeMo Auto", "plain steps"
+SHOWN = 6  # drawings of each row in the pictures
+SHORT = 3.0  # times less computing, of the short picture
+AMPLIFIED = 10  # how many times as strong pictures show what has changed
+MEASURED = Path(__file__).parents[1] / "docs" / "measured.md"
+WORDS = (
+    "{count} drawings in {steps} steps by a small Flux, on this machine's CPU. The full run computes every step. FeMo "
+    "Auto, which has\nlearned from one full run of other drawings, computes some and forecasts the rest. Plain steps: "
+    "the same without a cache, in\nfewer steps. TaylorSeer, FeMo and Adapted-FeMo are published methods with their "
+    "papers' settings.\n\nOff by: how far a pixel is from the full run's, in percent of the way from black to white; "
+    "less is better.")
 
 
 @dataclass
@@ -45,7 +60,7 @@ class Row:
     name: str
     pixels: Tensor  # (B, 3, 64, 64), −1 … 1
     report: RunReport
-    psnr: float  # dB to the full run, mean over the samples
+    off: float  # RMSE to the full run over the range of a pixel, mean over the drawings
     flops_speedup: float
     wall_speedup: float
 
@@ -60,17 +75,17 @@ def plan(steps: int = STEPS, speedups: Sequence[float] = SPEEDUPS, known: Record
     nearest as many full steps.
     """
     everything = Schedule(interval=1)
-    runs: list[Planned] = [("full", steps, TaylorSeer(1), everything)]
+    runs: list[Planned] = [("full run", steps, TaylorSeer(1), everything)]
     for speedup in speedups:
         budget = round(steps / speedup)
         if known:
             auto = by_recording(known, known.sigmas, known.signals, Quality(0.0, speedup))
-            runs.append((f"FeMo Auto, {speedup:g}×", steps, auto.predictor, auto.schedule))
-        runs.append((f"{budget} steps only", budget, TaylorSeer(1), everything))
+            runs.append((AUTO, steps, auto.predictor, auto.schedule))
+        runs.append((f"{budget} {PLAIN}", budget, TaylorSeer(1), everything))
         for name in PAPERS_SETTINGS:
             preset = PAPERS[name]
             interval = min(range(2, steps), key=lambda n: abs(len(preset.schedule(n).full_steps(steps)) - budget))
-            runs.append((f"{name.replace(', FLUX', '')}, N={interval}", steps, preset.predictor,
+            runs.append((f"{name.partition(',')[0]}, one step in {interval}", steps, preset.predictor,
                          preset.schedule(interval)))
     return runs
 
@@ -88,7 +103,7 @@ def run_all(runs: Sequence[Planned]) -> list[Row]:
     rows: list[Row] = []
     with tqdm(total=sum(steps for _, steps, _, _ in runs), unit="step") as progress:
         for name, steps, predictor, schedule in runs:
-            progress.set_description(name.ljust(24))
+            progress.set_description(name.ljust(28))
             result, report = sample(
                 subject, job, steps, predictor, schedule, on_step=lambda _: progress.update())
             rows.append(measured(name, subject.pixels(result), report, flops, rows[0] if rows else None))
@@ -101,34 +116,52 @@ def measured(name: str, pixels: Tensor, report: RunReport, flops: tuple[int, int
     spent = report.network_runs * flops[0] + report.network_runs_saved * flops[1]
     return Row(
         name, pixels, report,
-        psnr=psnr(pixels, full.pixels) if full else float("inf"),
+        off=_off(pixels, full.pixels) if full else 0.0,
         flops_speedup=reference.network_runs * flops[0] / spent,
         wall_speedup=reference.seconds / report.seconds,
     )
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| run | full steps | times less computing | times faster | likeness to the full run (PSNR) |",
-             "| --- | ---: | ---: | ---: | ---: |"]
-    for row in rows:
-        quality = "–" if row.psnr == float("inf") else f"{row.psnr:.1f} dB"
-        full_steps = f"{row.report.network_runs} of {row.report.total_steps}"
-        lines.append(
-            f"| {row.name} | {full_steps} | {row.flops_speedup:.2f}× | {row.wall_speedup:.2f}× | {quality} |")
-    return "\n".join(lines)
+def _off(pixels: Tensor, reference: Tensor) -> float:
+    return sum(rmse(one, other) for one, other in zip(pixels, reference, strict=True)) / len(pixels) / RANGE
+
+
+def table(rows: list[Row], timed: bool = True) -> str:
+    """timed: with how much faster a run was, which is of this machine and of what else runs on it."""
+    return markdown(
+        ("run", "computed steps", "times less computing", *(["times faster"] if timed else []), "off by"),
+        [[row.name, _steps(row), f"{row.flops_speedup:.1f}", *([f"{row.wall_speedup:.1f}"] if timed else []),
+          f"{row.off:.2%}"] for row in rows])
+
+
+def _steps(row: Row) -> str:
+    return f"{row.report.network_runs} of {row.report.total_steps}"
+
+
+def short(rows: list[Row]) -> list[Row]:
+    """The full run, FeMo Auto at about `SHORT` times less computing, and as many plain steps."""
+    auto = min((row for row in rows if row.name == AUTO), key=lambda row: abs(row.flops_speedup - SHORT))
+    plain = [row for row in rows if row.name == f"{auto.report.network_runs} {PLAIN}"]
+    return [rows[0], auto, *plain]
 
 
 def contact_sheet(rows: list[Row], path: Path) -> None:
-    figure, axes = pyplot.subplots(len(rows), 1, figsize=(9, 0.63 * len(rows)))
-    for axis, row in zip(axes, rows, strict=True):
-        strip = torch.cat(list(row.pixels), dim=2).movedim(0, -1)
-        axis.imshow(((strip + 1) / 2).numpy())
-        label = row.name if row.psnr == float("inf") else f"{row.name}\n{row.psnr:.1f} dB, {row.flops_speedup:.1f}×"
-        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    figure.subplots_adjust(left=0.2, right=0.995, top=0.995, bottom=0.005, hspace=0.04)
-    figure.savefig(path, dpi=110)
+    """A line for each row: drawings, and beside them, on white, what of each has changed."""
+    height = len(rows) + 0.45
+    figure, axes = pyplot.subplots(len(rows), 2, figsize=(9, 0.58 * height), squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        changes = (row.pixels - rows[0].pixels).abs().mean(1, keepdim=True).expand_as(row.pixels) * AMPLIFIED
+        for axis, pixels in zip(line, (row.pixels, 1 - changes), strict=True):
+            strip = torch.cat(list(pixels[:SHOWN]), dim=2).movedim(0, -1)
+            axis.imshow(((strip + 1) / 2).clamp(0, 1).numpy())
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        label = row.name if row is rows[0] else f"{row.name}\n{_steps(row)} steps, off by {row.off:.2%}"
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    for axis, title in zip(axes[0], ("drawings", f"what has changed, {AMPLIFIED} times as strong"), strict=True):
+        axis.set_title(title, fontsize=8, pad=3)
+    figure.subplots_adjust(left=0.185, right=0.998, top=1 - 0.4 / height, bottom=0.01, hspace=0.04, wspace=0.02)
+    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
     pyplot.close(figure)
 
 
@@ -141,10 +174,28 @@ def beta_chart(rows: list[Row], path: Path) -> None:
         for i in range(len(row.pixels)):
             axis.plot(steps, [entry["beta"][i] for entry in row.report.betas], marker=".", linewidth=0.8)
         axis.set(title=row.name, xlabel="step", xlim=(0, row.report.total_steps))
-    axes[0][0].set_ylabel("β, one line a sample")
+    axes[0][0].set_ylabel("β, the weight of history: one line a drawing")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def write(rows: list[Row], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    contact_sheet(short(rows), out / "short.png")
+    contact_sheet(rows, out / "contact_sheet.png")
+    beta_chart(rows, out / "betas.png")
+    (out / "table.md").write_text(table(rows) + "\n", encoding="utf-8")
+
+
+def into_pages(rows: list[Row], out: Path) -> None:
+    """What was written there, to where the pages of this repository show it."""
+    for name, kept in (("short", "demo_short"), ("contact_sheet", "demo"), ("betas", "demo_betas")):
+        shutil.copyfile(out / f"{name}.png", RESULTS / f"{kept}.png")
+    found = table(rows, timed=False)
+    page = re.sub("(<!-- demo -->\n).*?(<!-- end -->)", lambda marks: f"{marks[1]}{found}\n{marks[2]}",
+                  MEASURED.read_text(encoding="utf-8"), flags=re.S)
+    MEASURED.write_text(page, encoding="utf-8")
 
 
 def main() -> None:
@@ -152,15 +203,14 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=STEPS)
     arguments.add_argument("--speedups", type=float, nargs="+", default=SPEEDUPS)
     arguments.add_argument("--out", type=Path, default=Path("out/demo"))
+    arguments.add_argument("--pages", action="store_true", help="also write the pages of this repository")
     options = arguments.parse_args()
     rows = run_all(plan(options.steps, options.speedups, learned(options.steps)))
-    options.out.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows, options.out / "contact_sheet.png")
-    beta_chart(rows, options.out / "betas.png")
-    (options.out / "table.md").write_text(table(rows) + "\n")
-    print(f"\n{len(PROMPTS)} drawings in {options.steps} steps by Euler's method. Full steps: the network ran. "
-          f"FeMo Auto has learned from other drawings.\n\n{table(rows)}\n")
-    print(f"pictures: {options.out / 'contact_sheet.png'}, β: {options.out / 'betas.png'}")
+    write(rows, options.out)
+    if options.pages:
+        into_pages(rows, options.out)
+    print(f"\n{WORDS.format(count=len(PROMPTS), steps=options.steps)}\n\n{table(rows)}\n")
+    print(f"pictures: {options.out / 'short.png'} and, of all rows, {options.out / 'contact_sheet.png'}")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def run_all(client: Client, base: dict[str, Any]) -> list[demo.Row]:
     client.run(with_auto(base, demo.SPEEDUPS[0], ANOTHER))  # which teaches it
     prompts = [(name, prompt_for(base, steps, predictor, schedule))
                for name, steps, predictor, schedule in demo.plan()]
-    prompts[1:1] = [(f"FeMo Auto, {speedup:g}×", with_auto(base, speedup)) for speedup in demo.SPEEDUPS]
+    prompts[1:1] = [(demo.AUTO, with_auto(base, speedup)) for speedup in demo.SPEEDUPS]
     for name, prompt in tqdm(prompts, unit="run"):
         messages = client.run(prompt)
         report, pixels = report_of(client.report(messages)), codec.decode(client.latent(messages, "8"))
@@ -79,16 +79,13 @@ def main() -> None:
     if host is None:
         sys.exit(MISSING)
     out = Path("out/demo-comfyui")
-    out.mkdir(parents=True, exist_ok=True)
     with (tempfile.TemporaryDirectory() as folder,
           comfy_server(host, Path(folder) / "base", environment=server_environment(host)) as client):
         rows = run_all(client, workflow("flux_femo.json", version(host)))
-    demo.contact_sheet(rows, out / "contact_sheet.png")
-    demo.beta_chart(rows, out / "betas.png")
-    (out / "table.md").write_text(demo.table(rows) + "\n")
+    demo.write(rows, out)
     print(f"\nComfyUI {version(host)}, {BATCH} drawings of {PROMPT!r}, KSampler euler/simple, {demo.STEPS} steps. "
           f"FeMo Auto has learned from {ANOTHER!r}.\n\n{demo.table(rows)}\n")
-    print(f"pictures: {out / 'contact_sheet.png'}, β: {out / 'betas.png'}")
+    print(f"pictures: {out / 'short.png'} and, of all rows, {out / 'contact_sheet.png'}")
 
 
 if __name__ == "__main__":

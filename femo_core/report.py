@@ -64,7 +64,7 @@ class RunReport:
         """One line for a log."""
         left_out = self.total_steps - len({*self.full_steps, *self.predicted_steps})
         line = (
-            f"{len(self.full_steps)} full and {len(self.predicted_steps)} predicted of {self.total_steps} steps"
+            f"{len(self.full_steps)} full and {len(self.predicted_steps)} forecast of {self.total_steps} steps"
             f"{f' ({left_out} not evaluated)' if left_out else ''}, "
             f"{self.network_runs} network runs, {self.network_runs_saved} saved ({self.flops_speedup:.2f}x fewer), "
             f"{self.seconds:.2f} s, cache {self.cache_bytes / 2**20:.1f} MB"

@@ -17,8 +17,8 @@ class FeMoAuto(io.ComfyNode):
             node_id="FeMoAuto",
             display_name="FeMo Auto",
             category=inputs.CATEGORY,
-            description="Makes sampling faster and keeps the picture. The first run of a model is full and teaches it; "
-                        "later runs compute only the steps that matter and forecast the others.",
+            description="Makes sampling faster and changes the picture a little. The first run of a model is full and "
+                        "teaches it; later runs compute only the steps that matter and forecast the others.",
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to accelerate. It is cloned, not changed."),
                 inputs.enabled(),
@@ -28,8 +28,7 @@ class FeMoAuto(io.ComfyNode):
                             "run takes the fewest full steps that keep to it. by speed-up: as many as speedup says."),
                 io.Float.Input(
                     "speedup", **AUTO["speedup"].widget,
-                    tooltip="With quality by speed-up: the steps of a run over those computed in full. Sensible: "
-                            "1.5 to 4."),
+                    tooltip="With quality by speed-up: how many times fewer steps are computed. Sensible: 1.5 to 4."),
                 io.Combo.Input(
                     "learn", **AUTO["learn"].widget,
                     tooltip="once: the first run of an unknown model is full and teaches it. thorough: then also "

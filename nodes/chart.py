@@ -63,7 +63,7 @@ def _axis(draw: ImageDraw.ImageDraw, report: RunReport) -> None:
     legend = [(FULL, "full"), (PREDICTED, "forecast"), (ERROR, "forecast error at full steps"),
               (BETA, "beta, from -1 to 1")]  # the font that Pillow brings has no β
     if report.expected_errors:
-        legend.append((EXPECTED, "as the calibration expects"))
+        legend.append((EXPECTED, "as expected"))
     x = LEFT
     for colour, text in legend:
         draw.rectangle((x, 366, x + 12, 378), fill=colour)

@@ -22,7 +22,7 @@ class ImageFidelity(io.ComfyNode):
             category=inputs.CATEGORY,
             description="Compares images with reference images one by one: PSNR, SSIM, a picture of the difference.",
             inputs=[
-                io.Image.Input("image", tooltip="As made with the cache."),
+                io.Image.Input("image", tooltip="As made with FeMo Auto or a cache node."),
                 io.Image.Input("reference", tooltip="As made without it: as many images, of the same size."),
                 io.Float.Input(
                     "amplify", default=4.0, min=0.1, max=100.0, step=0.1,

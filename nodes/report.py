@@ -83,7 +83,7 @@ def lines_of(report: RunReport) -> list[str]:
     if report.errors:
         lines.append(f"forecast error at full steps: {_last_and_most(report.errors)}")
     if report.expected_errors:
-        lines.append(f"as the calibration expects it: {_last_and_most(report.expected_errors)}")
+        lines.append(f"as expected: {_last_and_most(report.expected_errors)}")
     return [*lines, *(f"note: {warning}" for warning in report.warnings)]
 
 

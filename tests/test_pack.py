@@ -196,9 +196,33 @@ def test_pages_and_tooltips_of_auto_name_the_aims_that_the_code_has():
     changes, speedups = ([f"{value:g}" for value in values] for values in zip(
         *((100 * quality.change, quality.speedup) for quality in qualities.values()), strict=True))
     assert "high {} %, balanced {} %, fast {} %".format(*changes) in tooltips("auto.py")["quality"]
-    page = " ".join((DOCS / "FeMoAuto.md").read_text(encoding="utf-8").split())
-    assert "{}, {} or {} % of its latent".format(*changes) in page
-    assert "speed-ups of {}, {} and {}.".format(*speedups) in page
+    judged = auto_as_judged()
+    for name, change, speedup in zip(qualities, changes, speedups, strict=True):
+        took, changed = judged[f"{name}, {change}%"]
+        row = f"| {name} | {change} % | {changed.replace('%', ' %')} | {took} | {speedup} |"
+        for page in (DOCS / "FeMoAuto.md", DOCS / "FeMoAuto" / "zh.md"):
+            assert row in page.read_text(encoding="utf-8"), page
+
+
+def auto_as_judged() -> dict[str, list[str]]:
+    """Speed-up and change by what was asked for, learned in the run's own regime, as benchmarks/results/auto.md has
+    it of the model kept for judging."""
+    known = (ROOT / "benchmarks" / "results" / "auto.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in known.splitlines()]
+    return {row[1]: row[4:6] for row in rows if row[0] == "scenes" and row[2] == "in the same regime"}
+
+
+def test_the_memory_that_pages_name_is_what_it_comes_to():
+    """Of what goes into the last layer, 16 bits a number, as many tensors as FeMo Auto's predictor keeps."""
+    kept = importlib.import_module("femo_core").ScaledTaylor().buffer_count
+    sizes = {"SDXL | 1024 × 1024": 128 * 128 * 320, "FLUX | 1024 × 1024": 64 * 64 * 3072,  # tokens × width
+             "Wan 2.2 14B | 1280 × 720, 81 frames": 21 * 45 * 80 * 5120}
+    page, readme = ((DOCS / "FeMoAuto.md"), ROOT / "README.md")
+    words = {name: f"{2 * kept * size / 1e6:.0f} MB" if size < 1e8 else f"{2 * kept * size / 1e9:.1f} GB"
+             for name, size in sizes.items()}
+    assert all(f"| {name} | {size} |" in page.read_text(encoding="utf-8") for name, size in words.items())
+    text = " ".join(readme.read_text(encoding="utf-8").split())
+    assert "{1} for FLUX at 1024 × 1024, but {2} for a long video".format(*words.values()) in text
 
 
 def test_defaults_and_ranges_stand_in_one_place():
@@ -412,15 +436,15 @@ def test_pages_say_how_auto_keeps_to_what_is_asked():
     judged = [[row[i] for i in (1, 2, 4, 5, 6, 8)] for row in known if row[0] == "scenes"]
     page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     assert rows(re.search("<!-- auto -->\n(.*?)<!-- end -->", page, re.S)[1])[2:] == judged
-    _, _, speedup, change, *_ = next(row for row in judged if row[0].startswith("balanced"))
+    speedup, change = auto_as_judged()["balanced, 5%"]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"took {speedup} times fewer network runs" in readme
+    assert f"*balanced*, computed {speedup} times fewer steps" in readme
     assert f"by {change.replace('%', ' %')}, where 5 % was asked for" in readme
 
 
 def test_what_pages_show_for_the_api_is_what_the_node_takes():
-    """The README's FeMo Auto, in API format: inputs and choices that there are."""
-    block = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+    """FeMo Auto in API format: inputs and choices that there are."""
+    block = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8"), re.S)[1]
     (node,) = json.loads(block).values()
     known = part_of_nodes("settings").AUTO
     assert node["class_type"] == "FeMoAuto"

@@ -4,5 +4,5 @@ import { addProfileMenu } from "./common/profiles.js"
 registerCacheNode("FeMoAuto", {
   meaningless: (value) => ({ speedup: value("quality") !== "by speed-up" }),
   created: addProfileMenu,
-  reportHeight: 132, // for one line more, of what is known
+  reportHeight: 148, // for what is known, and what was learned
 })

@@ -24,7 +24,7 @@ from ..reach import Handle
 from .attach import Sampling, attach_sampling, make_outermost, own_options, with_callback
 from .obstacles import obstacle_of
 from .recorder import RunRecording, draws_noise, name_of, signals_of
-from .reporting import log, show
+from .reporting import log, say
 
 KEY = "femo_auto"
 
@@ -104,7 +104,7 @@ class AutoSampling(Sampling):
 
     def _say(self, message: str, warns: bool = False) -> None:
         (log.warning if warns else log.info)("%s: %s", self.config.node, message)
-        show(message, self.config.node_id)
+        say(message, self.config.node_id)
 
 
 def _facts(guider: Any, sampler: Any, sigmas: Tensor) -> RunFacts:

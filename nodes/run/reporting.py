@@ -12,7 +12,7 @@ from ...femo_core import RunReport
 
 log = logging.getLogger("femo")
 
-PROGRESS, DONE = "femo.progress", "femo.report"
+PROGRESS, DONE, SAID = "femo.progress", "femo.report", "femo.said"
 PAUSE = 0.1  # seconds, at least, from one message of a run in progress to the next
 
 ONE_BY_ONE = (
@@ -24,13 +24,23 @@ _runs_of_a_step: dict[tuple[str | None, str | None], int] = {}  # those of them 
 
 
 def show(text: str, node_id: str | None) -> None:
-    """On a node in the browser, by ComfyUI's own message for that."""
+    """On a node in the browser, by ComfyUI's own message for that, which stays."""
+    _tell(text, node_id, lambda server: server.send_progress_text(text, node_id, server.client_id))
+
+
+def say(text: str, node_id: str | None) -> None:
+    """Below the strip of the node's last run in the browser, until its next run."""
+    _tell(text, node_id, lambda server: server.send_sync(SAID, {
+        "node_id": node_id, "prompt_id": getattr(server, "last_prompt_id", None), "text": text}, server.client_id))
+
+
+def _tell(text: str, node_id: str | None, send: Callable[[Any], None]) -> None:
+    """Nobody where a program has queued the prompt: no node of an open workflow is meant."""
     server = _server()
-    client = getattr(server, "client_id", None)  # None: queued by a program, and no node of an open workflow is meant
-    if client is None or node_id is None:
+    if getattr(server, "client_id", None) is None or node_id is None:
         return
     try:
-        server.send_progress_text(text, node_id, client)
+        send(server)
     except Exception:  # a picture must not fail because nobody can be told of it
         log.exception("%s could not be shown", text)
 

@@ -12,6 +12,7 @@ from benchmarks.models import drawings
 from benchmarks.models.flux_model import Flux, FluxConfig
 from benchmarks.models.tiny_flux import CHECKPOINTS, Codec, encode_prompts, shifted_sigmas
 from benchmarks.sampling.forecasting import count_flops, sample
+from benchmarks.sampling.metrics import psnr
 from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import FeMo, Schedule, TaylorSeer
 
@@ -62,21 +63,21 @@ def test_the_codec_keeps_a_drawing():
     image, _ = drawings.draw_many(8, seed=9)
     original = torch.from_numpy(image).movedim(-1, 1).float() / 127.5 - 1
     codec = Codec.load()
-    assert demo.psnr(codec.decode(codec.encode(original)), original) > 28
+    assert psnr(codec.decode(codec.encode(original)), original) > 28
 
 
 @pytest.fixture(scope="module")
 def reused(model, full):
     """PSNR of reuse."""
     latent, _ = sample(model, JOB, 50, TaylorSeer(0), Schedule(4, 3, 1))
-    return demo.psnr(model.pixels(latent), model.pixels(full[0]))
+    return psnr(model.pixels(latent), model.pixels(full[0]))
 
 
 @pytest.mark.parametrize("predictor", [TaylorSeer(1), TaylorSeer(2), FeMo(1), FeMo(1, gamma=0.015)])
 def test_a_forecast_run_skips_what_it_should_and_is_close(model, full, reused, predictor):
     latent, report = sample(model, JOB, 50, predictor, Schedule(4, 3, 1))
     assert (report.network_runs, report.network_runs_saved) == (15, 35)
-    assert demo.psnr(model.pixels(latent), model.pixels(full[0])) > reused > 10
+    assert psnr(model.pixels(latent), model.pixels(full[0])) > reused > 10
 
 
 def test_interval_one_is_bit_equal(model, full):
@@ -102,12 +103,19 @@ def test_an_unknown_word_is_refused():
 
 
 def test_the_demo_writes_its_table_and_pictures(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "measured.md"
+    page.write_text("before\n<!-- demo -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(demo, "PROMPTS", JOB.prompts)
-    monkeypatch.setattr("sys.argv", ["demo.py", "--steps", "12", "--speedups", "2", "--out", str(tmp_path)])
+    monkeypatch.setattr(demo, "MEASURED", page)
+    monkeypatch.setattr(demo, "RESULTS", tmp_path)
+    out = tmp_path / "demo"
+    monkeypatch.setattr("sys.argv", ["demo.py", "--steps", "12", "--speedups", "2", "--out", str(out), "--pages"])
     demo.main()
     printed = capsys.readouterr().out
     rows = [line.split(" | ")[:2] for line in printed.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows[2:4]] == ["| full", "| FeMo Auto, 2×"]
-    assert ["| 6 steps only", "6 of 6"] in rows
-    assert ["| TaylorSeer, O=2, N=4", "6 of 12"] in rows or ["| TaylorSeer, O=2, N=3", "6 of 12"] in rows
-    assert {path.name for path in tmp_path.iterdir()} == {"contact_sheet.png", "betas.png", "table.md"}
+    assert rows[2:5] == [["| full run", "12 of 12"], ["| FeMo Auto", "6 of 12"], ["| 6 plain steps", "6 of 6"]]
+    assert {name.partition(",")[0] for name, _ in rows[5:]} == {"| TaylorSeer", "| FeMo", "| Adapted-FeMo"}
+    assert {path.name for path in out.iterdir()} == {"short.png", "contact_sheet.png", "betas.png", "table.md"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"demo.png", "demo_short.png", "demo_betas.png"}
+    kept = ["|".join(row.split("|")[:4] + row.split("|")[5:]) for row in (out / "table.md").read_text().splitlines()]
+    assert page.read_text().splitlines() == ["before", "<!-- demo -->", *kept, "<!-- end -->", "after"]  # without times

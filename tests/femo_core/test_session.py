@@ -44,7 +44,7 @@ def test_the_network_runs_on_the_schedules_steps_and_lines_are_forecast_exactly(
     assert report.flops_speedup == 5.0
     assert report.reason == ""
     assert report.cache_bytes == 2 * 2 * 3 * 4
-    assert "10 full and 40 predicted of 50 steps" in report.summary()
+    assert "10 full and 40 forecast of 50 steps" in report.summary()
 
 
 def test_a_part_of_the_features_goes_by_the_norms_of_the_whole():

@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 def said(monkeypatch):
     """What the node says in the browser."""
     found = []
-    monkeypatch.setattr(auto_run, "show", lambda text, node_id: found.append(text))
+    monkeypatch.setattr(auto_run, "say", lambda text, node_id: found.append(text))
     return found
 
 

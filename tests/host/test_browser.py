@@ -181,7 +181,7 @@ def test_a_run_shows_its_steps_on_the_node(any_page):
     assert tooltip == "step 1: computed in full"
     # The report node and the comparison say theirs, on the node and in the history.
     texts = page.run("() => [...document.querySelectorAll('.femo-text')].map(e => e.textContent)")
-    assert any(text.startswith(f"{full} full and {20 - full} predicted of 20 steps") for text in texts)
+    assert any(text.startswith(f"{full} full and {20 - full} forecast of 20 steps") for text in texts)
     assert any(text.startswith("image 1: PSNR") for text in texts)
     report = entry["outputs"]["12"]["femo_report"][0]
     assert len(report["full_steps"]) == full
@@ -195,7 +195,7 @@ def test_a_calibration_is_made_said_and_used(any_page):
     set_widget(page, "FeMoCache", "budget", 6)
     assert page.queue()["status"]["status_str"] == "success"
     assert (marks(page, "full"), marks(page, "predicted"), marks(page, "expected")) == (6, 14, 5)
-    assert "The calibration expects" in page.run("() => document.querySelector('.femo-expected title').textContent")
+    assert "Expected: " in page.run("() => document.querySelector('.femo-expected title').textContent")
     said = "saved as dit example: 20 steps, runs: 1"
     assert said in widgets(page, "FeMoCalibrate").values()
     assert said in page.run("() => document.body.innerText") or not page.vue
@@ -317,6 +317,7 @@ def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
     said = page.run("() => document.querySelector('.femo-run').innerText")
     assert "learning the model" in said
     assert "this run teaches the model's profile" in said
+    page.page.wait_for_function("document.querySelector('.femo-words')?.innerText.startsWith('learned from 20 steps')")
     page.fit()
     page.screenshot(OUT / f"auto_learning_{kind}.png")
 
@@ -327,6 +328,7 @@ def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
     assert (marks(page, "full"), marks(page, "predicted")) == (10, 10)
     said = page.run("() => document.querySelector('.femo-run').innerText")
     assert "model known · budget: 10 full steps · expected change" in said
+    assert not page.run("() => document.querySelector('.femo-words')")
     page.fit()
     page.screenshot(OUT / f"auto_known_{kind}.png")
 

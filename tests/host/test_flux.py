@@ -359,7 +359,7 @@ def test_the_log_says_what_is_reserved_and_what_was_done(flux, caplog):
     # 2 buffers of 64 tokens · 128 · 4 bytes
     assert lines[0] == "FeMo Cache: about 0.1 MB reserved for the cache at site hidden"
     assert lines[1].startswith(
-        "FeMo Cache: 6 full and 6 predicted of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
+        "FeMo Cache: 6 full and 6 forecast of 12 steps, 6 network runs, 6 saved (2.00x fewer), ")
     assert len(lines) == 2
 
 

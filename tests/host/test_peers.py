@@ -140,7 +140,7 @@ def report_of(model):
 def test_the_report_of_a_model_that_was_copied_deeply_on_the_way(flux):
     model = accelerated(flux)
     sample(deep_copied(model))
-    assert report_of(model).startswith("6 full and 6 predicted of 12 steps")
+    assert report_of(model).startswith("6 full and 6 forecast of 12 steps")
 
 
 def test_without_a_report_the_prompt_goes_on(flux):

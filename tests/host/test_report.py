@@ -47,7 +47,7 @@ def test_the_last_run_as_text_chart_and_json(flux, clock):
     sample(model, cfg=2.0)
     out = report_of(model.clone())  # a node after the cache node may clone it
     text, picture, content = out.result
-    assert text.splitlines()[0].startswith("6 full and 6 predicted of 12 steps")
+    assert text.splitlines()[0].startswith("6 full and 6 forecast of 12 steps")
     assert "forecast error at full steps" in text
     report = json.loads(content)
     assert report["full_steps"] == [0, 1, 2, 5, 8, 11]
@@ -77,8 +77,8 @@ def test_errors_that_a_calibration_expects_stand_beside_those_measured(flux):
     sample(model)
     report = attach_module.last_report(model)
     expected = dataclasses.replace(report, expected_errors=({"step": 5, "error": 1e-2}, {"step": 8, "error": 5e-2}))
-    assert "as the calibration expects it: 5.00% at the last, 5.00% at most" in report_node.lines_of(expected)
-    assert not [line for line in report_node.lines_of(report) if "calibration expects" in line]
+    assert "as expected: 5.00% at the last, 5.00% at most" in report_node.lines_of(expected)
+    assert not [line for line in report_node.lines_of(report) if "as expected" in line]
     pictures = [(255 * chart_module.chart(one, [])[0]).round().to(torch.uint8) for one in (report, expected)]
     x = int(chart_module.LEFT + 5.9 * (chart_module.RIGHT - chart_module.LEFT) / 12)
     y = sum(chart_module.ERRORS) // 2  # 1 % is halfway on a scale of four decades
@@ -202,6 +202,17 @@ def test_a_run_does_not_fail_because_nobody_can_be_told_of_it(flux, server, monk
     with Breaks(part, comfy.model_management.InterruptProcessingException(), 4), pytest.raises(
             comfy.model_management.InterruptProcessingException):
         sample(accelerated(flux))
+
+
+def test_what_a_node_says_after_a_run_names_the_node_and_the_prompt(server, monkeypatch, caplog):
+    reporting.say("learned", "3")
+    assert server.sent == [("femo.said", {"node_id": "3", "prompt_id": "prompt", "text": "learned"})]
+    monkeypatch.setattr(server, "client_id", None)  # a program's
+    reporting.say("learned", "3")
+    assert len(server.sent) == 1
+    monkeypatch.undo()
+    reporting.say("learned", "3")  # without a server
+    assert not caplog.records
 
 
 # Image Fidelity

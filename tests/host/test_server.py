@@ -128,7 +128,7 @@ def test_the_log_has_one_line_a_run(server, prompt):
     server.run(changed(prompt, "7", seed=11))
     lines = [line for line in server.log.read_text().splitlines() if "network runs" in line]
     assert len(lines) == before + 1
-    assert "FeMo Cache: 10 full and 40 predicted of 50 steps, 10 network runs, 40 saved (5.00x fewer)" in lines[-1]
+    assert "FeMo Cache: 10 full and 40 forecast of 50 steps, 10 network runs, 40 saved (5.00x fewer)" in lines[-1]
 
 
 def test_the_message_names_node_and_prompt(server, prompt):
@@ -307,7 +307,7 @@ def printed_block(page: str, language: str, word: str) -> str:
 
 
 @pytest.mark.parametrize(("page", "language", "word", "command"), [
-    ("README.md", "bash", "curl", ["bash", "-c"]),
+    ("docs/nodes.md", "bash", "curl", ["bash", "-c"]),
     ("docs/nodes.md", "python", "create_connection", [sys.executable, "-c"])])
 def test_the_headless_calls_work_as_printed(server, prompt, tmp_path, page, language, word, command):
     """But for the port, and the workflow that needs no downloads."""

@@ -13,13 +13,14 @@ const STORE = "femo.reports" // in the tab's own storage: outlives a reload, not
 
 const elements = new WeakMap() // node -> where its report is shown
 const shown = new WeakMap() // node -> the reports that are shown, of its last runs
-// "workflow node" -> { workflow, node, prompt, runs: { number: message } }
+// "workflow node" -> { workflow, node, prompt, runs: { number: message }, said: what the node says of the last of them }
 const latest = new Map(Object.entries(JSON.parse(sessionStorage.getItem(STORE) ?? "{}")))
 const workflows = new Map() // prompt -> a promise of the id of the workflow that it was made from
 
 for (const event of ["femo.progress", "femo.report"]) {
   api.addEventListener(event, ({ detail }) => receive({ ...detail, done: event === "femo.report" }))
 }
+api.addEventListener("femo.said", ({ detail }) => receiveWords(detail))
 
 app.registerExtension({ name: "femo.reports", afterConfigureGraph: showAll })
 
@@ -29,6 +30,7 @@ async function receive(message) {
   const key = `${workflow} ${message.node_id}`
   let entry = latest.get(key)
   if (entry?.prompt !== message.prompt_id) entry = { workflow, node: message.node_id, prompt: message.prompt_id, runs: {} }
+  if (!entry.runs[message.run]) entry.said = "" // of the run before
   // Progress that was waiting while the report of the same run came is old.
   if (!entry.runs[message.run]?.done) entry.runs[message.run] = message
   for (const old of Object.keys(entry.runs).slice(0, -MOST_RUNS)) delete entry.runs[old]
@@ -37,9 +39,22 @@ async function receive(message) {
   for (const old of [...latest.keys()].slice(0, -MOST_NODES)) latest.delete(old)
   if (message.done) {
     workflows.delete(message.prompt_id)
-    sessionStorage.setItem(STORE, JSON.stringify(Object.fromEntries(latest)))
+    store()
   }
   show(entry)
+}
+
+// It comes after the report of the run that it is about.
+async function receiveWords(message) {
+  const entry = latest.get(`${await workflowOf(message.prompt_id)} ${message.node_id}`)
+  if (entry?.prompt !== message.prompt_id) return
+  entry.said = message.text
+  store()
+  show(entry)
+}
+
+function store() {
+  sessionStorage.setItem(STORE, JSON.stringify(Object.fromEntries(latest)))
 }
 
 // The queue knows what a prompt was made from, also after a reload and for prompts of other tabs.
@@ -82,6 +97,11 @@ function show(entry) {
   const runs = Object.values(entry.runs)
   shown.set(node, runs.map(({ report }) => report))
   element.replaceChildren(...runs.map((message) => runElement(message, runs.length > 1)))
+  if (entry.said) {
+    const words = line(entry.said, 1)
+    words.className = "femo-words"
+    element.append(words)
+  }
   node.setDirtyCanvas?.(true)
 }
 

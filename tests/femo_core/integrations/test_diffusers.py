@@ -420,7 +420,7 @@ def test_the_example_of_the_docs_works_as_printed(monkeypatch, capsys):
         exec(example, found)
         assert found["pipe"].saved == ["house.png"]
         assert not hooks_on(found["pipe"].transformer)
-    assert capsys.readouterr().out.count("11 full and 39 predicted of 50 steps") == len(examples) == 1
+    assert capsys.readouterr().out.count("11 full and 39 forecast of 50 steps") == len(examples) == 1
 
 
 def test_the_core_needs_no_diffusers():
