@@ -11,26 +11,28 @@ import pytest
 import torch
 from comfy_host import HOST
 from hosts import server_environment, version
+from test_auto_server import prompt_of as auto_prompt_of
 
 from benchmarks.engines.comfy_server import comfy_server, workflow
 
 RUNS = 3  # of each server
+CALIBRATIONS, PROFILES = "user/default/femo_calibrations", "user/default/femo_profiles"
 STEPS = 12
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """Two, of which the second has links to the first one's models, output and calibrations in its base folder."""
+    """Two, of which the second has links to the first one's models, output and what is learned in its base folder."""
     first, second = (tmp_path_factory.mktemp("comfy") / "base" for _ in range(2))
     with ExitStack() as stack:
         clients = [stack.enter_context(comfy_server(HOST, first, "femo", server_environment(HOST)))]
         (first / "output").mkdir(exist_ok=True)
         second.mkdir()
         (second / "output").symlink_to(first / "output", target_is_directory=True)
-        calibrations = "user/default/femo_calibrations"
-        (first / calibrations).mkdir(parents=True, exist_ok=True)
-        (second / calibrations).parent.mkdir(parents=True)
-        (second / calibrations).symlink_to(first / calibrations, target_is_directory=True)
+        for learned in (CALIBRATIONS, PROFILES):
+            (first / learned).mkdir(parents=True, exist_ok=True)
+            (second / learned).parent.mkdir(parents=True, exist_ok=True)
+            (second / learned).symlink_to(first / learned, target_is_directory=True)
         clients.append(stack.enter_context(comfy_server(
             HOST, second, "femo", server_environment(HOST), models=first / "models")))
         yield clients, first / "output"
@@ -94,3 +96,27 @@ def test_they_share_calibrations(servers):
     assert len(reports[0]["full_steps"]) == 5
     assert [report["settings"]["calibration"] for report in reports] == ["shared", "shared"]
     assert [report["warnings"] for report in reports] == [[], []]
+
+
+def test_they_learn_at_once_and_each_knows_what_another_learned(servers):
+    """As after a restart: the second has not learned what the file says."""
+    clients, output = servers
+    folder = output.parent / PROFILES
+
+    def report(client, **settings):
+        return client.report(client.run(auto_prompt_of({"quality": "fast"}, steps=STEPS, **settings)))
+
+    assert report(clients[0])["settings"]["learned"] == "learning"
+    known = report(clients[1], seed=2)
+    assert known["settings"]["learned"] == "yes"
+    assert known["network_runs_saved"] > 0
+    for path in folder.iterdir():
+        path.unlink()
+    with ThreadPoolExecutor(2) as pool:
+        first = list(pool.map(lambda client: report(client, seed=4), clients))
+    assert {found["network_runs"] for found in first} <= {STEPS, *range(STEPS)}
+    known = [report(client, seed=9) for client in clients]
+    assert [found["settings"]["learned"] for found in known] == ["yes", "yes"]
+    assert known[0]["full_steps"] == known[1]["full_steps"]
+    (path,) = folder.iterdir()
+    assert len(json.loads(path.read_text())["recordings"]) == 1

@@ -1,4 +1,5 @@
-"""Test-only ComfyUI nodes: prompts for the tiny Flux, and a loader where the host's own forces FLUX.1's head count.
+"""Test-only ComfyUI nodes: prompts for the tiny Flux, a loader where the host's own forces FLUX.1's head count, and a
+user who interrupts.
 
 The tests and `make demo-comfyui` link this folder into a custom_nodes folder of their own.
 """
@@ -93,5 +94,33 @@ class TinyFluxDecode:
         return ((Codec.load().decode(samples["samples"].cpu()).movedim(1, -1) + 1) / 2,)
 
 
+class InterruptsAt:
+    """As if the user pressed the button while the model is evaluated for the n-th time."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "femo tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",), "evaluation": ("INT", {"default": 1, "min": 1})}}
+
+    def patch(self, model, evaluation):
+        import comfy.model_management
+
+        evaluations = []
+
+        def interrupts(args):
+            evaluations.append(1)
+            if len(evaluations) == evaluation:
+                comfy.model_management.interrupt_current_processing()
+            return args["denoised"]
+
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(interrupts)
+        return (model,)
+
+
 NODE_CLASS_MAPPINGS = {
-    "TinyFluxPrompt": TinyFluxPrompt, "TinyFluxLoader": TinyFluxLoader, "TinyFluxDecode": TinyFluxDecode}
+    "InterruptsAt": InterruptsAt, "TinyFluxPrompt": TinyFluxPrompt, "TinyFluxLoader": TinyFluxLoader,
+    "TinyFluxDecode": TinyFluxDecode}
