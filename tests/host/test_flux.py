@@ -467,25 +467,6 @@ def test_a_model_of_an_unknown_kind_is_forecast_at_its_output(site, caplog, repo
     assert all(f"at site output instead of {site}: UnknownKind is not known well enough" in text for text in said)
 
 
-@pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("ours_first", [False, True])
-def test_a_compiled_model_is_forecast_at_its_output(flux, site, ours_first, caplog, reports):
-    torch_helpers = pytest.importorskip("comfy_api.torch_helpers")
-
-    def compiled(model):
-        model = model.clone()
-        torch_helpers.set_torch_compile_wrapper(model=model, backend="eager")
-        return model
-
-    both = compiled(accelerated(flux, site=site)) if ours_first else accelerated(compiled(flux), site=site)
-    torch.testing.assert_close(sample(both), sample(accelerated(flux, site="output")), rtol=1e-3, atol=1e-3)
-    for report in reports:
-        assert report.settings["site"] == "output"
-        assert (report.network_runs, report.network_runs_saved) == (6, 6)
-    assert len([r for r in caplog.records if "compiled with torch.compile" in r.message]) == (site != "output")
-    assert leftovers(flux) == []
-
-
 def deaf_to_replacements(network, from_call=1):
     """A forward in the network's place that ignores block replacements, from one call on."""
     original, calls = network.forward_orig, []

@@ -91,20 +91,6 @@ def test_of_replaced_blocks(flux, replaced, reports):
     assert len(ran) == len(FULL)
 
 
-def test_of_a_compiled_block(flux, reports):
-    """torch.compile takes a module's hooks in where it compiles it, and not later; eager it does the same."""
-    network = flux.model.diffusion_model
-    blocks, compiled = network.double_blocks, torch.compile(network.double_blocks[0], backend="eager")
-    network.double_blocks = torch.nn.ModuleList([compiled, *blocks[1:]])
-    try:
-        full = sample(flux)
-        sample(accelerated(flux, site="module"))
-        assert reports[0].predicted_steps
-        assert torch.isfinite(full).all()
-    finally:
-        network.double_blocks = blocks
-
-
 def test_a_head_that_is_called_in_another_way(reports):
     """As one of another version may be, whose class has the same name and parts."""
     if not MINIMAX:

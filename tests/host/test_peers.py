@@ -444,31 +444,3 @@ def test_what_is_switched_within_a_patch_is_noticed_by_its_effect(flux, reports)
     assert len(full) <= len(femo_core.Schedule(3, 3).full_steps(28)) + 3
     assert distance(result, plain) < distance(sample(model, steps=len(full)), plain)
     assert leftovers(flux) == []
-
-
-# torch.compile
-
-@pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("ours_first", [False, True])
-def test_blocks_that_are_compiled_one_by_one_are_passed_by(site, ours_first, reports, caplog):
-    """As KJNodes' compile nodes do it, and Wan's by default."""
-    torch_helpers = pytest.importorskip("comfy_api.torch_helpers")
-    model = build_flux()
-    network = model.model.diffusion_model
-    keys = [f"diffusion_model.{path}.{i}" for path in ("double_blocks", "single_blocks")
-            for i in range(len(network.get_submodule(path)))]
-
-    def compiled(model):
-        model = model.clone()
-        torch_helpers.set_torch_compile_wrapper(model=model, backend="eager", keys=keys)
-        return model
-
-    both = compiled(accelerated(model, site=site)) if ours_first else accelerated(compiled(model), site=site)
-    result = sample(both)
-    served = "output" if site == "output" else "hidden"
-    assert (reports[-1].settings["site"], reports[-1].full_steps) == (served, FULL)
-    assert (reports[-1].network_runs, reports[-1].network_runs_saved) == (6, 6)
-    torch.testing.assert_close(result, sample(accelerated(model, site=served)), rtol=1e-3, atol=1e-3)
-    assert len([r for r in caplog.records if "inside blocks compiled" in r.message]) == (site == "module")
-    torch.testing.assert_close(sample(compiled(accelerated(model, interval=1, site=site))), sample(compiled(model)))
-    assert leftovers(model) == []
