@@ -89,11 +89,6 @@ class ForecastSession:
         """Whether any step may be predicted at all."""
         return self._streams.any_forecast
 
-    @property
-    def network_runs_saved(self) -> int:
-        """So far."""
-        return self._measurements.saved
-
     def begin_step(self, step: float, coordinate: float | None = None) -> None:
         """The model is about to be evaluated at `step`.
 

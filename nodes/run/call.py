@@ -111,7 +111,9 @@ class NetworkCall:
             if self.ran and self.forecast:
                 self.run.warn(
                     "blocks ran on a forecast step: another node keeps them from being skipped, nothing is saved")
-            self.run.session.count_run(saved=self.forecast and not self.ran)
+            saved = self.forecast and not self.ran
+            self.run.has_saved |= saved
+            self.run.session.count_run(saved)
 
 
 class _Forecasts(Forecasts):

@@ -54,6 +54,7 @@ class Run:
         self.input_shape: tuple[int, ...] = ()
         self._is_told = False  # of evaluations, by PREDICT_NOISE
         self._evaluated: tuple[Any, Any] = (None, None)  # else
+        self.has_saved = False  # any call of the network
         self.unplaced = 0  # calls of the network of which nobody says what their rows are
         self.lock = threading.Lock()  # a host that splits its work over several GPUs calls from several threads
         self.tried: set[Hashable] = set()  # kinds of calls, of networks that a site has to be tried on
@@ -88,7 +89,7 @@ class Run:
         """What remains of the run is not accelerated."""
         if not self.obstacle:
             self.obstacle = obstacle
-            from_here = " from here on" if self.session.network_runs_saved else ""
+            from_here = " from here on" if self.has_saved else ""
             self.warn(f"this run is not accelerated{from_here}: {obstacle}")
 
     @property
