@@ -42,7 +42,7 @@ def obstacle_of(model_options: dict[str, Any], network: nn.Module) -> str:
 class WatchedWrapper(InReach):
     """Another pack's model function wrapper, in the options of one run, and what it does there.
 
-    One that runs the network as it is in every call skips nothing (DyPE, tiles, IC-Light). One that leaves it out, or
+    One that runs the network as it is in every call skips nothing (DyPE, tiles). One that leaves it out, or
     puts something in the place of its parts while it runs (TeaCache, WaveSpeed), may skip steps by itself. Copied or
     pickled it is the wrapper that it watches.
     """
