@@ -23,6 +23,7 @@ from benchmarks.pages.results import RESULTS, markdown
 from benchmarks.sampling.forecasting import count_flops, sample
 from benchmarks.sampling.metrics import RANGE, rmse
 from benchmarks.sampling.recording import record
+from benchmarks.sampling.regime_subjects import Regime
 from benchmarks.sampling.subjects import Job, TinyFlux
 from femo_core import Quality, Recording, RunReport, Schedule, TaylorSeer
 from femo_core.predictor import AbstractPredictor
@@ -34,6 +35,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 STEPS = 50
+SHIFT = 1.0  # of the noise levels: at it early steps matter as much as searches find on FLUX.1-dev; regime_subjects.py
 SPEEDUPS = (2.0, 3.0, 4.0, 6.0)
 PROMPTS = (
     "red house day", "green tree paper", "yellow star night", "pink heart paper", "orange fish day", "cyan cup paper",
@@ -51,7 +53,7 @@ WORDS = (
     "{count} drawings in {steps} steps by a small Flux, on this machine's CPU. The full run computes every step. FeMo "
     "Auto, which has\nlearned from one full run of other drawings, computes some and forecasts the rest. Plain steps: "
     "the same without a cache, in\nfewer steps. TaylorSeer, FeMo and Adapted-FeMo are published methods with their "
-    "papers' settings.\n\nOff by: how far a pixel is from the full run's, in percent of the way from black to white; "
+    "papers' settings. Noise levels are such that early\nsteps matter most, as in large models.\n\nOff by: how far a pixel is from the full run's, in percent of the way from black to white; "
     "less is better.")
 
 
@@ -90,12 +92,13 @@ def plan(steps: int = STEPS, speedups: Sequence[float] = SPEEDUPS, known: Record
     return runs
 
 
-def learned(steps: int) -> Recording:
+def learned(steps: int, shift: float = SHIFT) -> Recording:
     """From a full run of prompts that are not drawn."""
-    return record(TinyFlux(), LEARNED, steps).told
+    subject = TinyFlux()
+    return record(subject, LEARNED, steps, levels=Regime(subject.name, shift).levels(subject, steps)).told
 
 
-def run_all(runs: Sequence[Planned]) -> list[Row]:
+def run_all(runs: Sequence[Planned], shift: float = SHIFT) -> list[Row]:
     """The pictures and figures of a `plan`."""
     subject, job = TinyFlux(), Job(PROMPTS)
     flops = count_flops(subject, job)
@@ -105,7 +108,8 @@ def run_all(runs: Sequence[Planned]) -> list[Row]:
         for name, steps, predictor, schedule in runs:
             progress.set_description(name.ljust(28))
             result, report = sample(
-                subject, job, steps, predictor, schedule, on_step=lambda _: progress.update())
+                subject, job, steps, predictor, schedule, levels=Regime(subject.name, shift).levels(subject, steps),
+                on_step=lambda _: progress.update())
             rows.append(measured(name, subject.pixels(result), report, flops, rows[0] if rows else None))
     return rows
 
@@ -202,10 +206,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--steps", type=int, default=STEPS)
     arguments.add_argument("--speedups", type=float, nargs="+", default=SPEEDUPS)
+    arguments.add_argument("--shift", type=float, default=SHIFT, help="of the noise levels; FLUX.1's own is 3.16")
     arguments.add_argument("--out", type=Path, default=Path("out/demo"))
     arguments.add_argument("--pages", action="store_true", help="also write the pages of this repository")
     options = arguments.parse_args()
-    rows = run_all(plan(options.steps, options.speedups, learned(options.steps)))
+    rows = run_all(plan(options.steps, options.speedups, learned(options.steps, options.shift)), options.shift)
     write(rows, options.out)
     if options.pages:
         into_pages(rows, options.out)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import sys
 import tempfile
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,19 @@ def prompt_for(base: dict[str, Any], steps: int, predictor: Any, schedule: Any) 
     else:
         node["class_type"] = "TaylorSeerCache"
         node["inputs"] = {k: v for k, v in node["inputs"].items() if not k.startswith(("beta", "gamma"))}
+    shifted(prompt)
     prompt["3"]["inputs"]["text"] = PROMPT
     prompt["6"]["inputs"]["batch_size"] = BATCH
     prompt["7"]["inputs"]["steps"] = steps
     return prompt
+
+
+def shifted(prompt: dict[str, Any]) -> None:
+    """To the noise levels of `make demo`: ComfyUI's node takes the shift's logarithm, of any size of picture here."""
+    model = prompt["2"]["inputs"]["model"]
+    prompt["40"] = {"class_type": "ModelSamplingFlux", "inputs": {
+        "model": model, "width": 128, "height": 128, **dict.fromkeys(("max_shift", "base_shift"), log(demo.SHIFT))}}
+    prompt["2"]["inputs"]["model"] = ["40", 0]
 
 
 def with_auto(base: dict[str, Any], speedup: float, text: str = PROMPT) -> dict[str, Any]:
