@@ -53,8 +53,8 @@ WORDS = (
     "{count} drawings in {steps} steps by a small Flux, on this machine's CPU. The full run computes every step. FeMo "
     "Auto, which has\nlearned from one full run of other drawings, computes some and forecasts the rest. Plain steps: "
     "the same without a cache, in\nfewer steps. TaylorSeer, FeMo and Adapted-FeMo are published methods with their "
-    "papers' settings. Noise levels are such that early\nsteps matter most, as in large models.\n\nOff by: how far a pixel is from the full run's, in percent of the way from black to white; "
-    "less is better.")
+    "papers' settings. Noise levels are such that early\nsteps matter most, as others found of large models.\n\nOff "
+    "by: how far a pixel is from the full run's, in percent of the way from black to white; less is better.")
 
 
 @dataclass

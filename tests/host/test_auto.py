@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import sys
+from unittest import mock
 
 import pytest
 import small_models
@@ -87,6 +88,33 @@ def test_what_was_learned_serves_other_settings(flux, reports, folder):
         assert reports[-1].settings["learned"] == "yes", settings
         assert reports[-1].network_runs_saved > 0, settings
     assert len(only(folder).recordings) == 1
+
+
+def one_row_at_a_time(model):
+    """As where memory is short: the prompt and its opposite in a call each."""
+    def wrapper(executor, network, *args, **kwargs):
+        with mock.patch.object(network, "memory_required", return_value=1e30):
+            return executor(network, *args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper_with_key("calc_cond_batch", "short of memory", wrapper)
+    return model
+
+
+def test_both_prompts_in_one_call_or_in_two(flux, reports, folder):
+    """What either way teaches serves the other."""
+    for teacher, pupil in ((flux, one_row_at_a_time(flux)), (one_row_at_a_time(flux), flux)):
+        run(auto(teacher), cfg=3.0)
+        taught = reports[-1]
+        with RunCounter(flux) as runs:
+            result = run(auto(pupil, "fast"), cfg=3.0)
+        assert (taught.settings["learned"], reports[-1].settings["learned"]) == ("learning", "yes")
+        assert {taught.network_runs, reports[-1].network_runs + reports[-1].network_runs_saved} == {STEPS, 2 * STEPS}
+        assert runs.count == reports[-1].network_runs
+        assert reports[-1].network_runs_saved
+        assert distance(result, run(flux, cfg=3.0)) < 0.2
+        for path in folder.iterdir():
+            path.unlink()
 
 
 def test_a_run_in_the_midst_does_not_spoil_the_profile(flux, reports, folder):
