@@ -1,7 +1,8 @@
 # `make demo` and `make test` set everything up in .venv; they need Python 3.10 or newer and the package registries.
 PYTHON ?= python3
 PY := .venv/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Python compiles what is imported; pip would compile all, which takes a minute.
+PIP := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
 demo: .venv/demo
