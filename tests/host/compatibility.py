@@ -77,10 +77,13 @@ def _table(head: list[str], body: list[list[str]]) -> str:
 
 TEXT = """# What works with what
 
-Made by `python tests/host/compatibility.py` from what `make test` saw: each model is built small, with random weights,
-of ComfyUI's own classes, and sampled on the CPU. At the sites named interval 1 is bit-equal, the network runs on the
-schedule's steps only, and what comes out is finite. A model that is not here works at site output; asked for another
-site, it falls back to that and says so in the log. –: this ComfyUI does not have it.
+A model that is listed was tried at the sites named and works there; FeMo Auto takes hidden where there is one.
+Finetunes count as their base. A model that is not here works at site output, where pictures change more; asked for
+another site, it falls back to that and says so. –: this ComfyUI does not have it.
+
+Tried means: built small, with random weights, of ComfyUI's own classes, and sampled on the CPU; interval 1 is
+bit-equal, the network runs on the schedule's steps only, and what comes out is finite. Made by
+`python tests/host/compatibility.py` from what `make test` saw.
 
 {sites}
 

@@ -104,7 +104,7 @@ def test_the_network_runs_on_the_schedules_steps_only(small, model, full, report
 
 
 def test_guidance_and_batches(small, model, reports):
-    for site in sites_of(model)[:-1] or ["output"]:  # where a family has no part in it
+    for site in sites_of(model)[1:] or ["output"]:  # in which a family has no part
         result = sample(small, accelerated(model, femo_core.FeMo(1, gamma=0.01), INTERVAL, site=site), cfg=3.0, batch=2,
                         steps=9)
         assert torch.isfinite(result).all(), site
