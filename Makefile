@@ -1,7 +1,8 @@
 # `make demo` and `make test` set everything up in .venv; they need Python 3.10 or newer and the package registries.
 PYTHON ?= python3
 PY := .venv/bin/python
-# Python compiles what is imported; pip would compile all, which takes a minute.
+# Python compiles what is imported, and keeps that; pip would compile all, which takes a minute.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
