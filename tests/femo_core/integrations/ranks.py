@@ -38,8 +38,10 @@ class Case:
 
 
 CASES = (
-    *(Case("Flux", site, predictor) for site in ("hidden", "module", "output") for predictor in PREDICTORS),
-    *(Case(model, site, "Adapted-FeMo") for model in ("Qwen-Image", "Wan") for site in ("hidden", "module", "output")),
+    *(Case("Flux", site, predictor) for site in ("hidden", "module", "output")
+      for predictor in ("TaylorSeer", "Adapted-FeMo")),
+    Case("Flux", "hidden", "FeMo"), *(Case("Flux", site, "least squares") for site in ("hidden", "module")),
+    *(Case(model, site, "Adapted-FeMo") for model in ("Qwen-Image", "Wan") for site in ("hidden", "module")),
     *(Case("Flux", site, "FeMo", TOLERANCE) for site in ("hidden", "module", "output")),
     *(Case(model) for model in SMALL),
 )
