@@ -309,15 +309,15 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
 
 def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
     page, kind = any_page, "vue" if any_page.vue else "canvas"
-    page.load(with_steps(ui("dit_femo"), 12, seed=100 + page.vue))
+    page.load(with_steps(ui("dit_femo"), 20, seed=100 + page.vue))
     assert [name for name, value in widgets(page, "FeMoAuto", "disabled").items() if value] == ["speedup"]
     assert "preset" not in widgets(page, "FeMoAuto")
     assert page.queue()["status"]["status_str"] == "success"
-    assert (marks(page, "full"), marks(page, "predicted")) == (12, 0)
+    assert (marks(page, "full"), marks(page, "predicted")) == (20, 0)
     said = page.run("() => document.querySelector('.femo-run').innerText")
     assert "learning the model" in said
     assert "this run teaches the model's profile" in said
-    page.page.wait_for_function("document.querySelector('.femo-words')?.innerText.startsWith('learned from 12 steps')")
+    page.page.wait_for_function("document.querySelector('.femo-words')?.innerText.startsWith('learned from 20 steps')")
     page.fit()
     page.screenshot(OUT / f"auto_learning_{kind}.png")
 
@@ -325,9 +325,9 @@ def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
     assert not widgets(page, "FeMoAuto", "disabled")["speedup"]
     set_widget(page, "KSampler", "seed", 110 + page.vue)
     page.queue()
-    assert (marks(page, "full"), marks(page, "predicted")) == (6, 6)
+    assert (marks(page, "full"), marks(page, "predicted")) == (10, 10)
     said = page.run("() => document.querySelector('.femo-run').innerText")
-    assert "model known · budget: 6 full steps · expected change" in said
+    assert "model known · budget: 10 full steps · expected change" in said
     assert not page.run("() => document.querySelector('.femo-words')")
     page.fit()
     page.screenshot(OUT / f"auto_known_{kind}.png")
@@ -337,7 +337,7 @@ def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
     (name,) = (path.stem for path in profiles.iterdir())
     said = page.run("() => document.querySelector('.femo-profile').innerText")
     assert said.startswith(name)
-    assert "12 steps · euler · noise levels" in said  # which ddim is here
+    assert "20 steps · euler · noise levels" in said  # which ddim is here
     page.screenshot(OUT / f"auto_shown_{kind}.png")
     choose_in_menu(page, "FeMoAuto", "Forget what was learned")
     page.until(lambda: not list(profiles.iterdir()))
