@@ -236,7 +236,9 @@ IMAGES: tuple[SmallModel, ...] = (
     SmallModel("Qwen-Image 2.1", "QwenImage21", QWEN21, (64, 8, 8), TEXT),
     SmallModel("Lumina 2", "Lumina2", LUMINA, (16, 16, 16), TEXT, ALL_TOKENS),
     SmallModel("Z-Image", "ZImage", Z_IMAGE, (16, 16, 16), TEXT),
-    SmallModel("Z-Image Omni", "ZImage", Z_IMAGE, (16, 16, 16), TEXT, reference(16, 16, 16)),
+    SmallModel(
+        "Z-Image Omni", "ZImage", Z_IMAGE, (16, 16, 16), TEXT, reference(16, 16, 16),
+        needs=("comfy.ldm.lumina.model.NextDiT", "siglip_feat_dim")),
     SmallModel(
         "HiDream-I1", "HiDream", HIDREAM, (16, 16, 16), TEXT, all_of(POOLED, drawn(conditioning_llama3=(1, 2, 4, 64)))),
     SmallModel("Cosmos Predict2", "CosmosT2IPredict2", COSMOS, (16, 1, 16, 16), TEXT),
