@@ -52,6 +52,8 @@ def plans(cell: Cell) -> Iterator[tuple[str, str, Plan]]:
     own, home = cell.learned.told, home_cell(cell.subject, cell.regime.model, HOME_STEPS).learned.told
     for name, quality in QUALITIES.items():
         for learned, recording in zip(LEARNED, (own, home), strict=False):
+            if recording.sigmas[0] < cell.sigmas[0]:  # which it does not cover: the node learns again there
+                continue
             yield name, learned, by_recording(recording, cell.sigmas, cell.signals, quality)
         yield name, LEARNED[-1], unknown(cell.sigmas, quality.speedup)
 
