@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
+
+from torch import Tensor
 
 from ..predictor import AbstractPredictor
 from ..schedule import AbstractSchedule
@@ -15,21 +18,21 @@ from .quality import Quality
 
 MOST_ROUNDS = 3  # of one number of full steps each
 
-ChangeOf: TypeAlias = Callable[[AbstractSchedule, AbstractPredictor, int], float]
-"""Samples once more, on the noise and prompt of the full run; the relative change of its result. And the how-manieth
-try of its round it is, from 1 on. Raises StoppedError to end it."""
+SampleAgain: TypeAlias = Callable[[AbstractSchedule, AbstractPredictor, int], Tensor]
+"""Samples once more, on the noise and prompt of the full run; and the how-manieth try of its round it is, from 1 on.
+Raises StoppedError to end it."""
 
 
 class StoppedError(Exception):
     """Trying out was ended from outside."""
 
 
-def try_out(learned: Recording, run: RunFacts, quality: Quality, change_of: ChangeOf,
+def try_out(learned: Recording, run: RunFacts, quality: Quality, wanted: Tensor, sample: SampleAgain,
             keep: Callable[[Recording], Any], say: Callable[[str, bool], None], seconds_full_step: float = 0.0) -> None:
     """What comes out may ask for another number of full steps: then these are tried out, too.
 
-    keep: takes the recording after each round, with what was tried. say: takes a line, and whether it is a warning.
-    seconds_full_step: by which it says how long it will take; 0 if unknown.
+    wanted: the full run's result. keep: takes the recording after each round, with what was tried. say: takes a line,
+        and whether it is a warning. seconds_full_step: by which it says how long it will take; 0 if unknown.
     """
     if run.stochastic:
         say("nothing is tried out with a sampler that draws noise anew: its runs are not comparable", False)
@@ -43,7 +46,7 @@ def try_out(learned: Recording, run: RunFacts, quality: Quality, change_of: Chan
         seconds = f", {runs * seconds_full_step:.0f} s" if seconds_full_step else ""
         say(f"tries out at most {MOST_TRIES} ways of {budget} full steps: about {runs} network runs, as many as "
             f"{runs / learned.steps:.1f} full runs{seconds}; interrupting keeps the best so far", False)
-        tried = _one_round(learned, run, budget, change_of, say)
+        tried = _one_round(learned, run, budget, wanted, sample, say)
         if not tried:
             return
         change, schedule, predictor = min(tried, key=lambda one: one[0])
@@ -58,13 +61,14 @@ def try_out(learned: Recording, run: RunFacts, quality: Quality, change_of: Chan
         say(f"tried out {len(tried)} ways of {budget} full steps: the best changes {change:.1%}", False)
 
 
-def _one_round(learned: Recording, run: RunFacts, budget: int, change_of: ChangeOf,
+def _one_round(learned: Recording, run: RunFacts, budget: int, wanted: Tensor, sample: SampleAgain,
                say: Callable[[str, bool], None]) -> list[tuple[float, Any, Any]]:
     """Change, schedule and predictor of each way that was tried out; if it was ended early, of those so far."""
     tried: list[tuple[float, Any, Any]] = []
 
     def noted(schedule: Any, predictor: Any) -> float:
-        change = change_of(schedule, predictor, len(tried) + 1)
+        result = sample(schedule, predictor, len(tried) + 1)
+        change = math.sqrt(_square(result - wanted) / _square(wanted))
         tried.append((change, schedule, predictor))
         return change
 
@@ -75,3 +79,7 @@ def _one_round(learned: Recording, run: RunFacts, budget: int, change_of: Change
     except Exception as error:
         say(f"trying out has failed: {error}", True)
     return tried
+
+
+def _square(tensor: Tensor) -> float:
+    return float(tensor.float().square().sum())

@@ -76,7 +76,8 @@ class Family:
     embedders: tuple[str, ...] = ()
     image_embedder: str = ""
     modules: tuple[BlockList, ...] = ()  # those of them that site module knows
-    patch: str = "patch_size"  # the model's attribute that says how many latents a side make a token; one without it
+    # How many latents a side make a token, or the model's attribute that says so; one where it has none.
+    patch: str | int = "patch_size"
     # Of the i-th of the latents that are sampled together, by its shape, how many tokens it has, where that differs.
     tokens: Callable[[nn.Module, int, Sequence[int]], int] | None = None
     pads_to: str = ""  # the model's attribute that says of what number a text's tokens, and an image's, are a multiple

@@ -9,7 +9,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...femo_core import Recording
@@ -20,8 +19,7 @@ from ..cache_config import AutoConfig
 from ..learned import profiles
 from ..learned.auto import could_not_learn, decide, without_profile
 from ..learned.full_steps import FullSteps
-from ..reach import Handle
-from .attach import Sampling, attach_sampling, make_outermost, own_options, with_callback
+from .attach import Sampling, attach_sampling, with_callback
 from .obstacles import obstacle_of
 from .recorder import RunRecording, draws_noise, name_of, signals_of
 from .reporting import log, say
@@ -55,13 +53,8 @@ class AutoSampling(Sampling):
             return sample(full_steps, args, kwargs)
         recording = RunRecording(guider, sampler, sigmas)
         conds = _copied(guider.conds)
-        with own_options(guider) as transformer_options:
-            handle = Handle(recording.predict_noise)
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
-            try:
-                result = sample(full_steps, *with_callback(recording.told, args, kwargs))
-            finally:
-                handle.held = None
+        with recording.listening(KEY):
+            result = sample(full_steps, *with_callback(recording.told, args, kwargs))
         # The picture is there and must not be lost: what goes wrong from here on is only said.
         learned = self._keep(recording, facts)
         if learned and self.config.learn == "thorough":
@@ -90,16 +83,16 @@ class AutoSampling(Sampling):
         """In closed loop on the same noise."""
         progress = comfy.utils.ProgressBar(MOST_TRIES)
 
-        def change_of(schedule: Any, predictor: Any, attempt: int) -> float:
+        def sample(schedule: Any, predictor: Any, attempt: int) -> Tensor:
             try:
                 result = again(FullSteps(schedule, predictor))
             except comfy.model_management.InterruptProcessingException as interrupt:
                 raise StoppedError("trying out was interrupted") from interrupt
             progress.update_absolute(attempt, MOST_TRIES)
-            return float((result - wanted).norm() / wanted.norm())
+            return result
 
         seconds = self.last.report.seconds_full_step if self.last.report else 0.0
-        try_out(learned, facts, self.config.quality, change_of,
+        try_out(learned, facts, self.config.quality, wanted, sample,
                 lambda recording: profiles.add(guider.model_patcher.model, recording), self._say, seconds)
 
     def _say(self, message: str, warns: bool = False) -> None:

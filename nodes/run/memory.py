@@ -113,7 +113,8 @@ def _tokens(network: nn.Module, family: Family, shape: Sequence[int], index: int
     counts as 1."""
     if family.tokens is not None:
         return family.tokens(network, index, shape)
-    patch, sides = getattr(network, family.patch, 1), list(shape[2:])
+    patch = getattr(network, family.patch, 1) if isinstance(family.patch, str) else family.patch
+    sides = list(shape[2:])
     patches = [patch] * min(2, len(sides)) if isinstance(patch, int) else patch
     if not isinstance(patches, list | tuple) or not all(isinstance(part, int) and part > 0 for part in patches):
         patches = []

@@ -105,6 +105,8 @@ def _itself(wrapper: Any) -> Any:
 
 def _nunchaku_threshold(network: nn.Module) -> float:
     """That of its first-block cache, 0 without one. A model that ran with it on has a module in its blocks' place from
-    then on; of a later change this one is told, the model not. It lies within the model, and so comes last."""
-    kept = (vars(module).get(NUNCHAKU_THRESHOLD) for module in network.modules())
+    then on; of a later change this one is told, the model not."""
+    model = getattr(network, "model", None)
+    blocks = getattr(model, "cached_transformer_blocks", None) or ()
+    kept = (getattr(place, NUNCHAKU_THRESHOLD, None) for place in (model, *blocks))
     return [0.0, *(value for value in kept if isinstance(value, int | float))][-1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +47,10 @@ class Recorder(InReach):
                      *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         recording = RunRecording(guider, sampler, sigmas)
-        with own_options(guider) as transformer_options:
-            handle = Handle(recording.predict_noise)
-            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, KEY, handle)
+        with recording.listening(KEY):
             recording.watch(guider.model_options)
             args, kwargs = with_callback(recording.told, args, kwargs)
-            try:
-                result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            finally:
-                handle.held = None
+            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         self._save(recording)  # a run that was interrupted or has failed does not come here
         return result
 
@@ -99,6 +95,17 @@ class RunRecording:
         self.obstacle = ""
         self.peer = ""  # the same, where it is another node's doing, and gone with it
         self.watched = False  # whether it was told of any evaluation
+
+    @contextmanager
+    def listening(self, key: str) -> Iterator[None]:
+        """While open, it is told of the guider's evaluations. key: of the node's wrapper."""
+        with own_options(self.guider) as transformer_options:
+            handle = Handle(self.predict_noise)
+            make_outermost(transformer_options, WrappersMP.PREDICT_NOISE, key, handle)
+            try:
+                yield
+            finally:
+                handle.held = None
 
     def watch(self, model_options: dict[str, Any]) -> None:
         """Those of this run alone, where no cache node does."""

@@ -5,19 +5,7 @@ Once its first-block cache was on it has a second such module, which serves from
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-from torch import nn
-
 from .. import Family, of_pack_class
-
-PATCH = 2  # the network does not have it
-
-
-def tokens(_network: nn.Module, _index: int, shape: Sequence[int]) -> int:
-    return math.prod(math.ceil(side / PATCH) for side in shape[2:])
-
 
 FAMILY = Family(
     name="Nunchaku Flux",
@@ -26,5 +14,5 @@ FAMILY = Family(
     fused=("model.transformer_blocks", "model.cached_transformer_blocks?"),
     states=("encoder_hidden_states", "hidden_states"),
     embedders=("model.context_embedder", "model.pos_embed", "model.x_embedder"),
-    tokens=tokens,
+    patch=2,
 )
