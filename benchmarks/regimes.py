@@ -12,7 +12,7 @@ import argparse
 import csv
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache, cached_property
 from pathlib import Path
@@ -46,8 +46,9 @@ from femo_core.predictor import AbstractPredictor
 from femo_core.presets import CALIBRATED, MEASURED, RAMP
 from femo_core.schedule import ExplicitSchedule
 
-# Network runs of so many steps; the others with --full.
+# Network runs of so many steps; the others with --full. A run of the DiT, which is guided, costs twice as much.
 BUDGETS = {50: (25, 14, 8), 28: (14, 7), 20: (12, 7), 12: (8, 5), 8: (6, 4)}
+BUDGETS_DIT = {50: (14,), 20: (12, 7), 8: (6, 4)}
 MORE_BUDGETS = {50: (38, 17, 11), 28: (20, 10, 5), 20: (15, 9, 5, 4), 12: (9, 6, 4), 8: (7, 5, 3)}
 SEEDS, SAMPLES = (20, 21), 8  # of the pictures that are compared
 LEARNED_SEED, LEARNED = 25, 6  # of those that are learned from
@@ -55,7 +56,7 @@ LIMIT_STEPS = 200
 ELSEWHERE = {"tuned, learned at 20 steps": 20, "tuned, learned at 50 steps": 50}  # at the regime below
 HOME_SHIFT = 1.0
 MULTISTEP = {"uni_pc": UniPCMultistepScheduler, "deis": DEISMultistepScheduler}
-COLUMNS = ("model", "shift", "steps", "budget", "row", "runs", "plain", "rmse", "median", "psnr", "to_limit",
+COLUMNS: tuple[str, ...] = ("model", "shift", "steps", "budget", "row", "runs", "plain", "rmse", "median", "psnr", "to_limit",
            "full_steps", "predictor")
 
 
@@ -75,40 +76,43 @@ class Cell:
         self.levels = regime.levels(subject, steps)
         self.sigmas = [*(level.sigma for level in self.levels), 0.0]
         self.signals = [subject.signal(sigma) for sigma in self.sigmas]
-        self.job = random_job(SEEDS, SAMPLES)
+        self.job = compared()
         self.learned_job = random_job((LEARNED_SEED,), LEARNED)
+        self._forecast: dict[Choice, Tensor] = {}
+        self._solved: dict[int, Tensor] = {}
 
     @cached_property
     def full(self) -> Tensor:
-        return self._plain(self.job, self.levels)
-
-    @property
-    def limit(self) -> Tensor:
-        if self.regime not in _limits:
-            _limits[self.regime] = self._plain(self.job, self.regime.levels(self.subject, LIMIT_STEPS))
-        return _limits[self.regime]
+        return plain(self.subject, self.job, self.levels)
 
     @cached_property
     def learned(self) -> Recording:
         return record(self.subject, self.learned_job, self.steps, levels=self.levels)
 
-    def _plain(self, job: Job, levels: list[Level], solver: Solver = euler) -> Tensor:
-        result, _ = sample(self.subject, job, len(levels), TaylorSeer(0), Schedule(1), solver=solver, levels=levels)
-        return self.subject.pixels(result)
-
-    def measured(self, pixels: Tensor) -> Measured:
+    def measured(self, pixels: Tensor, limit: Tensor) -> Measured:
         squares = (pixels - self.full).square().mean((1, 2, 3))
         return Measured(
             squares.mean().sqrt().item(), squares.sqrt().median().item(),
             (10 * (4 / squares.clamp_min(1e-12)).log10()).mean().item(),
-            (pixels - self.limit).square().mean().sqrt().item())
+            (pixels - limit).square().mean().sqrt().item())
 
-    def solved(self, budget: int, solver: Solver = euler) -> Tensor:
-        return self._plain(self.job, self.regime.levels(self.subject, budget), solver)
+    def solved(self, budget: int, solver: Solver) -> Tensor:
+        return plain(self.subject, self.job, self.regime.levels(self.subject, budget), solver)
 
-    def forecast(self, choice: Choice, job: Job | None = None) -> Tensor:
+    def plain(self, budget: int) -> Tensor:
+        if budget not in self._solved:
+            self._solved[budget] = self.solved(budget, euler)
+        return self._solved[budget]
+
+    def forecast(self, choice: Choice) -> Tensor:
+        """Rows often choose alike."""
+        if choice not in self._forecast:
+            self._forecast[choice] = self._sample(choice, self.job)
+        return self._forecast[choice]
+
+    def _sample(self, choice: Choice, job: Job) -> Tensor:
         result, _ = sample(
-            self.subject, job or self.job, self.steps, choice.predictor, ExplicitSchedule(choice.steps, self.steps),
+            self.subject, job, self.steps, choice.predictor, ExplicitSchedule(choice.steps, self.steps),
             levels=self.levels, coordinate=choice.coordinate, site=choice.site)
         return self.subject.pixels(result)
 
@@ -136,7 +140,7 @@ class Cell:
     def try_out(self, schedule: Any, predictor: AbstractPredictor) -> float:
         """In closed loop on the pictures that were learned from."""
         choice = Choice(schedule.full_steps(self.steps), predictor)
-        return (self.forecast(choice, self.learned_job) - self.learned.pixels).square().mean().sqrt().item()
+        return (self._sample(choice, self.learned_job) - self.learned.pixels).square().mean().sqrt().item()
 
     def ramp(self, budget: int) -> Choice:
         return Choice(RampSchedule(budget, tuple(self.sigmas)).full_steps(self.steps), RAMP)
@@ -148,6 +152,11 @@ class Cell:
     def tuned(self, budget: int, gram: Tensor | None = None, tries: bool = False) -> Choice:
         gram = self.learned.gram if gram is None else gram
         return _choice(tune(gram, self.sigmas, self.signals, budget, self.try_out if tries else None), self.steps)
+
+
+def plain(subject: Subject, job: Job, levels: list[Level], solver: Solver = euler) -> Tensor:
+    result, _ = sample(subject, job, len(levels), TaylorSeer(0), Schedule(1), solver=solver, levels=levels)
+    return subject.pixels(result)
 
 
 def _choice(found: Calibration, steps: int) -> Choice:
@@ -169,7 +178,7 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
         steps = rivals.easy_cache(cell.learned, budget)
         return cell.easy_cache(steps), Choice(steps, TaylorSeer(0))
 
-    yield "plain, euler", lambda: (cell.solved(budget), None)
+    yield "plain, euler", lambda: (cell.plain(budget), None)
     yield "plain, dpmpp_2m", lambda: (cell.solved(budget, dpmpp_2m(cell.subject.signal)), None)
     for name, scheduler in MULTISTEP.items():
         yield f"plain, {name}", lambda scheduler=scheduler: (
@@ -195,7 +204,10 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
             budget, home_cell(cell.subject, cell.regime.model, steps).gram_at(cell.sigmas)))
 
 
-_limits: dict[Regime, Tensor] = {}
+def compared() -> Job:
+    return random_job(SEEDS, SAMPLES)
+
+
 _homes: dict[tuple[str, int], Cell] = {}
 
 
@@ -210,33 +222,41 @@ def subject_of(model: str) -> Subject:
     return MODELS[model]()
 
 
-_cells: dict[tuple[Regime, int], Cell] = {}
+def limit_of(regime: Regime) -> Tensor:
+    """The pictures of very many steps. In a process of its own, on one core."""
+    torch.set_num_threads(1)
+    subject = subject_of(regime.model)
+    return plain(subject, compared(), regime.levels(subject, LIMIT_STEPS))
 
 
-def measure(regime: Regime, steps: int, budget: int, known: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """One cell's rows with so many network runs, but those known. In a process of its own, on one core.
+def measure(regime: Regime, steps: int, limit: Tensor, known: Mapping[int, Collection[str]]) -> list[dict[str, Any]]:
+    """All rows of a regime at a number of steps, but those known, by budget. In a process of its own, on one core.
 
     plain: the RMSE of as many plain steps as the row has network runs; `tune` may take more than the budget.
     """
     torch.set_num_threads(1)
-    if (regime, steps) not in _cells:
-        _cells[regime, steps] = Cell(subject_of(regime.model), regime, steps)
-    cell, found, plain = _cells[regime, steps], list[dict[str, Any]](), dict[int, float]()
+    cell, found = Cell(subject_of(regime.model), regime, steps), list[dict[str, Any]]()
     with torch.inference_mode():
-        for name, make in rows(cell, budget):
-            if name in known:
-                continue
-            pixels, choice = make()
-            runs = len(choice.steps) if choice else budget
-            if runs not in plain:
-                plain[runs] = cell.measured(cell.solved(runs)).rmse
-            found.append({
-                "model": regime.model, "shift": regime.shift, "steps": steps, "budget": budget, "row": name,
-                "runs": runs, "plain": f"{plain[runs]:.6g}",
-                **{key: f"{value:.6g}" for key, value in dataclasses.asdict(cell.measured(pixels)).items()},
-                "full_steps": " ".join(map(str, choice.steps)) if choice else "",
-                "predictor": repr(choice.predictor) if choice else ""})
+        for budget, names in known.items():
+            for name, make in rows(cell, budget):
+                if name in names:
+                    continue
+                pixels, choice = make()
+                runs = len(choice.steps) if choice else budget
+                found.append({
+                    "model": regime.model, "shift": regime.shift, "steps": steps, "budget": budget, "row": name,
+                    "runs": runs, "plain": f"{cell.measured(cell.plain(runs), limit).rmse:.6g}",
+                    **{key: f"{value:.6g}"
+                       for key, value in dataclasses.asdict(cell.measured(pixels, limit)).items()},
+                    "full_steps": " ".join(map(str, choice.steps)) if choice else "",
+                    "predictor": repr(choice.predictor) if choice else ""})
     return found
+
+
+def budgets(model: str, steps: int, full: bool = False) -> tuple[int, ...]:
+    """Network runs that are measured, of so many steps."""
+    few = BUDGETS_DIT.get(steps, ()) if model == "tiny DiT" else BUDGETS[steps]
+    return tuple(dict.fromkeys((*few, *BUDGETS[steps], *MORE_BUDGETS[steps]))) if full else few
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -258,17 +278,21 @@ def main() -> None:
     for row in read(options.out):
         known.setdefault(
             (row["model"], float(row["shift"]), int(row["steps"]), int(row["budget"])), set()).add(row["row"])
-    wanted = [(regime, steps, budget, frozenset(known.get((regime.model, regime.shift, steps, budget), ())))
+    wanted = [(regime, steps, {budget: known.get((regime.model, regime.shift, steps, budget), set())
+                               for budget in budgets(regime.model, steps, options.full)})
               for regime in REGIMES for steps in BUDGETS
-              for budget in BUDGETS[steps] + (MORE_BUDGETS[steps] if options.full else ())
-              if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)]
+              if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)
+              and budgets(regime.model, steps, options.full)]
+    regimes = list(dict.fromkeys(regime for regime, *_ in wanted))
     new = not options.out.is_file()
     with ProcessPoolExecutor(options.jobs) as pool, options.out.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
-        running = [pool.submit(measure, *one) for one in wanted]
-        for done in tqdm(as_completed(running), total=len(running), unit="cell", mininterval=5):
+        found = tqdm(pool.map(limit_of, regimes), "limits", len(regimes), unit="regime")
+        limits = dict(zip(regimes, found, strict=True))
+        running = [pool.submit(measure, regime, steps, limits[regime], names) for regime, steps, names in wanted]
+        for done in tqdm(as_completed(running), "rows", len(running), unit="run", mininterval=5):
             writer.writerows(done.result())
             file.flush()
 

@@ -12,7 +12,7 @@ import matplotlib
 
 from benchmarks.pages.real_models import comparison
 from benchmarks.pages.results import RESULTS, markdown
-from benchmarks.regimes import BUDGETS, read
+from benchmarks.regimes import BUDGETS, budgets, read
 from benchmarks.sampling.regime_subjects import SHIFTS
 
 matplotlib.use("Agg")
@@ -198,9 +198,10 @@ left out of its means.
 
 def progress(cells: Iterable[Key]) -> str:
     """How many cells of each model have been measured, of how many."""
-    done = Counter(model for model, _, steps, budget in cells if budget in BUDGETS[steps])
-    each = sum(map(len, BUDGETS.values()))
-    return ", ".join(f"{model} {done[model]} of {each * len(shifts)}" for model, shifts in SHIFTS.items())
+    done = Counter(model for model, _, steps, budget in cells if budget in budgets(model, steps))
+    wanted = {model: len(shifts) * sum(len(budgets(model, steps)) for steps in BUDGETS)
+              for model, shifts in SHIFTS.items()}
+    return ", ".join(f"{model} {done[model]} of {count}" for model, count in wanted.items())
 
 
 def draw(cells: dict[Key, dict[str, Row]]) -> None:

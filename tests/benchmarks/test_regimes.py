@@ -97,7 +97,7 @@ def measured():
         for name, value in SMALL.items():
             patch.setattr(regimes, name, value)
         return [row for regime in (Regime("scenes", 0.5), Regime("tiny DiT", 0.3))
-                for row in regimes.measure(regime, 6, 4)]
+                for row in regimes.measure(regime, 6, regimes.limit_of(regime), {4: {"Spectrum"}})]
 
 
 def test_one_cell_has_every_row(measured):

@@ -1,16 +1,18 @@
-"""docs/compatibility.md: which family works at which site of which ComfyUI, from what test_families.py saw.
+"""docs/compatibility.md: which family works at which site of which ComfyUI, and how near it comes to the full run.
 
-`python tests/host/compatibility.py`, after the tests have run against every ComfyUI.
+`make compatibility`: test_families.py measures, for every ComfyUI, and `python tests/host/compatibility.py` writes.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 from dataclasses import asdict, dataclass
 
 from hosts import ROOT, this_host, version
 
+WANTED = bool(os.environ.get("FEMO_COMPATIBILITY"))
 SEEN = ROOT / "out" / "compatibility"
 PAGE = ROOT / "docs" / "compatibility.md"
 

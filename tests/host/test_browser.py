@@ -82,11 +82,15 @@ def inputs_of(prompt):
     return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
 
 
-def with_steps(workflow, steps, seed=1):
+def with_steps(workflow, steps, seed=1, pictures=1):
     """A shorter run of it."""
     for node in workflow["nodes"]:
         if node["type"] == "KSampler":
             node["widgets_values"][:3] = [seed, "fixed", steps]
+        if node["type"] == "EmptyChromaRadianceLatentImage":
+            node["widgets_values"][2] = pictures
+        if node["type"] == "DiTClassLabel":
+            node["widgets_values"][1] = ", ".join(node["widgets_values"][1].split(", ")[:pictures])
     return workflow
 
 
@@ -449,7 +453,7 @@ def test_two_samplers_on_one_cache_node_show_two_strips_on_it(page):
 
 
 def test_a_page_reloaded_in_mid_run_goes_on(page):
-    page.load(with_steps(ui("dit_cache"), 400, seed=50))
+    page.load(with_steps(ui("dit_cache"), 400, seed=50, pictures=8))
     page.run("async () => { await app.queuePrompt(0) }")
     page.page.wait_for_function("document.querySelectorAll('.femo-report .femo-full').length > 3", timeout=60_000)
     page.open()  # the front end brings the workflow back by itself
@@ -485,7 +489,7 @@ def test_a_report_belongs_to_its_workflow(page):
 
 
 def test_a_run_goes_on_while_another_workflow_is_open(page):
-    first = with_steps(ui("dit_cache"), 150, seed=53) | {"id": "33333333-3333-4333-8333-333333333333"}
+    first = with_steps(ui("dit_cache"), 150, seed=53, pictures=8) | {"id": "33333333-3333-4333-8333-333333333333"}
     second = ui("dit_cache") | {"id": "44444444-4444-4444-8444-444444444444"}
     page.load(first)
     page.run("async () => { await app.queuePrompt(0) }")
