@@ -55,6 +55,11 @@ def changed(prompt, node="2", **inputs):
     return prompt
 
 
+def of_one_picture(prompt):
+    """A DiT workflow's."""
+    return changed(changed(prompt, "3", class_index="2"), "5", batch_size=1)
+
+
 def psnr(latent: torch.Tensor, reference: torch.Tensor) -> float:
     """Over the reference's own range, in dB."""
     error = (latent - reference).square().mean()
@@ -75,7 +80,7 @@ def test_a_clone_of_the_repository_is_all_that_it_takes(tmp_path):
             ["git", "clone", "--quiet", str(ROOT), str(clone)], capture_output=True).returncode:
         pytest.skip("this is no git repository, or there is no git")
     with comfy_server(HOST, tmp_path / "base", "femo-cache", server_environment(HOST), clone) as client:
-        prompt = changed(workflow("dit_femo.json", version(HOST)), quality="by speed-up")
+        prompt = of_one_picture(changed(workflow("dit_femo.json", version(HOST)), quality="by speed-up"))
         for seed, learned in ((1, "learning"), (2, "yes")):
             report = client.report(client.run(changed(prompt, "6", steps=12, seed=seed)))
             assert report["settings"]["learned"] == learned
@@ -238,7 +243,7 @@ def test_the_dit_workflow_draws_without_any_download(server):
 
 def test_the_calibration_workflow_records_a_run_and_uses_it_at_once(server):
     """All by HTTP: the file, too, is there to be listed, fetched and put on another server."""
-    prompt = workflow("dit_calibrate.json", version(HOST))
+    prompt = of_one_picture(workflow("dit_calibrate.json", version(HOST)))
     report = server.report(server.run(prompt))
     assert report["settings"]["calibration"] == "dit example"
     assert report["warnings"] == []
@@ -253,7 +258,7 @@ def test_the_calibration_workflow_records_a_run_and_uses_it_at_once(server):
     assert (options[1].get("options") or options[0]) == ["none", "dit example"]
     # The next run, without FeMo Calibrate, of other pictures; on "another server", where the file has another name.
     requests.post(f"http://{server.address}/userdata/{place.replace('example', 'copy')}", json=saved).raise_for_status()
-    plain = changed(workflow("dit_cache.json", version(HOST)), "6", seed=3)
+    plain = of_one_picture(changed(workflow("dit_cache.json", version(HOST)), "6", seed=3))
     next_report = server.report(server.run(changed(plain, calibration="dit copy", budget=14)))
     assert next_report["full_steps"] == report["full_steps"]
 
