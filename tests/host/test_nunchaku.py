@@ -12,7 +12,6 @@ from small_models import available, build, sample
 from small_nunchaku import STAND_INS
 from small_nunchaku_flux import LAYERS, RAN, NunchakuFluxTransformerBlocks, load, plain
 from test_families import (  # noqa: F401 (what is so of every family)
-    full,
     guided,
     test_a_full_run_is_recorded_as_it_is_and_the_next_goes_by_it,
     test_a_model_has_all_parts_that_its_family_is_known_by_and_without_one_goes_to_output,
@@ -34,6 +33,11 @@ def name(request):
 @pytest.fixture(scope="module")
 def small(name):
     return HERE[name][0]
+
+
+@pytest.fixture(scope="module")
+def full(small, model):
+    return sample(small, model)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def test_it_is_known(name, model):
 
 
 @pytest.mark.parametrize("site", ["hidden", "output"])
-def test_blocks_run_on_full_steps_only_and_nothing_stays(small, model, full, site, reports):  # noqa: F811
+def test_blocks_run_on_full_steps_only_and_nothing_stays(small, model, full, site, reports):
     before = leftovers(model), {path: [*module._modules] for path, module in model.model.named_modules()}
     again, all_blocks = ran_in(lambda: sample(small, model))
     assert torch.equal(again, full)
