@@ -94,7 +94,7 @@ def test_a_lora_that_is_composed_within_the_run_finds_the_blocks(reports):
 
 def test_its_own_cache_is_named_and_with_its_threshold_at_zero_gone(reports):
     small, model = HERE["Flux"][0], build(HERE["Flux"][0])
-    full, all_blocks = ran_in(lambda: sample(small, made("Flux")))  # noqa: F811
+    full, all_blocks = ran_in(lambda: sample(small, made("Flux")))
     plain(model, 0.3)
     network = model.model.diffusion_model
     for _ in range(2):  # the second time its own module is in the blocks' place
