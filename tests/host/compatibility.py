@@ -85,7 +85,7 @@ another site, it falls back to that and says so. –: this ComfyUI does not have
 
 Tried means: built small, with random weights, of ComfyUI's own classes, and sampled on the CPU; interval 1 is
 bit-equal, the network runs on the schedule's steps only, and what comes out is finite. Made by
-`python tests/host/compatibility.py` from what `make test` saw.
+`make compatibility`, from what the tests measure then.
 
 {sites}
 
