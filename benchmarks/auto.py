@@ -49,12 +49,11 @@ class Row:
 
 
 def plans(cell: Cell) -> Iterator[tuple[str, str, Plan]]:
-    own, home = cell.learned.told, home_cell(cell.subject, cell.regime.model, HOME_STEPS).learned.told
+    taught = (cell, home_cell(cell.subject, cell.regime.model, HOME_STEPS))
     for name, quality in QUALITIES.items():
-        for learned, recording in zip(LEARNED, (own, home), strict=False):
-            if recording.sigmas[0] < cell.sigmas[0]:  # which it does not cover: the node learns again there
-                continue
-            yield name, learned, by_recording(recording, cell.sigmas, cell.signals, quality)
+        for learned, where in zip(LEARNED, taught, strict=False):
+            if where.covers(cell):  # else the node learns again
+                yield name, learned, by_recording(where.learned.told, cell.sigmas, cell.signals, quality)
         yield name, LEARNED[-1], unknown(cell.sigmas, quality.speedup)
 
 

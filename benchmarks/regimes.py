@@ -135,6 +135,10 @@ class Cell:
             self.subject, self.job, self.steps, TaylorSeer(0), Schedule(1), solver=watched, levels=self.levels)
         return self.subject.pixels(result)
 
+    def covers(self, other: Cell) -> bool:
+        """Whether what is learned here reaches the other's levels."""
+        return self.sigmas[0] >= other.sigmas[0]
+
     def gram_at(self, sigmas: list[float]) -> Tensor:
         return resample_gram(self.learned.gram, self.sigmas, sigmas)
 
@@ -202,7 +206,7 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
     yield "tuned, tried out", forecast(lambda: cell.tuned(budget, tries=True))
     for name, steps in ELSEWHERE.items():
         home = home_cell(cell.subject, cell.regime.model, steps)
-        if home.sigmas[0] >= cell.sigmas[0]:  # else what was learned does not reach this run's levels
+        if home.covers(cell):
             yield name, forecast(lambda home=home: cell.tuned(budget, home.gram_at(cell.sigmas)))
 
 
@@ -231,17 +235,17 @@ def limit_of(regime: Regime) -> Tensor:
     return plain(subject, compared(), regime.levels(subject, LIMIT_STEPS))
 
 
-def measure(regime: Regime, steps: int, limit: Tensor, known: Mapping[int, Collection[str]]) -> list[dict[str, Any]]:
-    """All rows of a regime at a number of steps, but those known, by budget. In a process of its own, on one core.
+def measure(regime: Regime, steps: int, limit: Tensor, wanted: Mapping[int, Collection[str]]) -> list[dict[str, Any]]:
+    """The wanted rows of a regime at a number of steps, by budget. In a process of its own, on one core.
 
     plain: the RMSE of as many plain steps as the row has network runs; `tune` may take more than the budget.
     """
     torch.set_num_threads(1)
     cell, found = Cell(subject_of(regime.model), regime, steps), list[dict[str, Any]]()
     with torch.inference_mode():
-        for budget, names in known.items():
+        for budget, names in wanted.items():
             for name, make in rows(cell, budget):
-                if name in names:
+                if name not in names:
                     continue
                 pixels, choice = make()
                 runs = len(choice.steps) if choice else budget
@@ -257,8 +261,14 @@ def measure(regime: Regime, steps: int, limit: Tensor, known: Mapping[int, Colle
 
 def budgets(model: str, steps: int, full: bool = False) -> tuple[int, ...]:
     """Network runs that are measured, of so many steps."""
-    few = BUDGETS_DIT.get(steps, ()) if model == "tiny DiT" else BUDGETS[steps]
-    return tuple(dict.fromkeys((*few, *BUDGETS[steps], *MORE_BUDGETS[steps]))) if full else few
+    if full:
+        return BUDGETS[steps] + MORE_BUDGETS[steps]
+    return BUDGETS_DIT.get(steps, ()) if model == "tiny DiT" else BUDGETS[steps]
+
+
+def missing(regime: Regime, steps: int, budget: int, known: Collection[str]) -> set[str]:
+    """Names of the cell's rows, but those known."""
+    return {name for name, _ in rows(Cell(subject_of(regime.model), regime, steps), budget)} - set(known)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -276,15 +286,18 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--out", type=Path, default=RESULTS / "regimes.csv")
     options = arguments.parse_args()
-    known: dict[tuple[str, float, int, int], set[str]] = {}
+    known: dict[tuple[Regime, int, int], set[str]] = {}
     for row in read(options.out):
-        known.setdefault(
-            (row["model"], float(row["shift"]), int(row["steps"]), int(row["budget"])), set()).add(row["row"])
-    wanted = [(regime, steps, {budget: known.get((regime.model, regime.shift, steps, budget), set())
-                               for budget in budgets(regime.model, steps, options.full)})
-              for regime in REGIMES for steps in BUDGETS
-              if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS)
-              and budgets(regime.model, steps, options.full)]
+        regime = Regime(row["model"], float(row["shift"]))
+        known.setdefault((regime, int(row["steps"]), int(row["budget"])), set()).add(row["row"])
+    wanted: list[tuple[Regime, int, dict[int, set[str]]]] = []
+    for regime in REGIMES:
+        for steps in BUDGETS:
+            if regime.model in (options.model or MODELS) and steps in (options.steps or BUDGETS):
+                names = {budget: missing(regime, steps, budget, known.get((regime, steps, budget), ()))
+                         for budget in budgets(regime.model, steps, options.full)}
+                if any(names.values()):
+                    wanted.append((regime, steps, names))
     regimes = list(dict.fromkeys(regime for regime, *_ in wanted))
     new = not options.out.is_file()
     with ProcessPoolExecutor(options.jobs) as pool, options.out.open("a", encoding="utf-8", newline="") as file:

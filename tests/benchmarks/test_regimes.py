@@ -97,7 +97,7 @@ def measured():
         for name, value in SMALL.items():
             patch.setattr(regimes, name, value)
         return [row for regime in (Regime("scenes", 0.5), Regime("tiny DiT", 0.3))
-                for row in regimes.measure(regime, 6, regimes.limit_of(regime), {4: {"Spectrum"}})]
+                for row in regimes.measure(regime, 6, regimes.limit_of(regime), {4: regimes.missing(regime, 6, 4, ())})]
 
 
 def test_one_cell_has_every_row(measured):
@@ -106,6 +106,17 @@ def test_one_cell_has_every_row(measured):
             "calibrated", "tuned", "tuned, tried out", "tuned, learned at 20 steps"} <= rows.keys()
     assert all(float(row["rmse"]) >= 0 and int(row["runs"]) >= 4 for row in rows.values())
     assert rows["plain, euler"]["rmse"] == rows["plain, euler"]["plain"]
+
+
+def test_it_goes_on_with_the_rows_that_are_missing():
+    regime = Regime("tiny DiT", 0.03)
+    assert regimes.missing(regime, 8, 4, regimes.missing(regime, 8, 4, {"Ramp"})) == {"Ramp"}
+
+
+def test_what_is_learned_elsewhere_is_left_out_where_it_does_not_reach():
+    regime = Regime("tiny DiT", 1)
+    assert "tuned, learned at 20 steps" not in regimes.missing(regime, 50, 14, ())
+    assert "tuned, learned at 50 steps" in regimes.missing(regime, 50, 14, ())
 
 
 def test_the_page_ranks_what_was_measured(measured):

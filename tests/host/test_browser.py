@@ -83,7 +83,7 @@ def inputs_of(prompt):
 
 
 def with_steps(workflow, steps, seed=1, pictures=1):
-    """A shorter run of it."""
+    """A shorter run of it, of so many pictures."""
     for node in workflow["nodes"]:
         if node["type"] == "KSampler":
             node["widgets_values"][:3] = [seed, "fixed", steps]

@@ -95,6 +95,7 @@ def test_the_network_runs_on_the_schedules_steps_only(small, model, reports):
 if compatibility.WANTED:
     def test_how_near_it_comes_to_the_full_run(small, model):
         full, fewer = sample(small, model), sample(small, model, steps=len(FULL))
+        assert torch.isfinite(full).all()
         for site in sites_of(model):
             results = [sample(small, accelerated(model, femo_core.TaylorSeer(order), INTERVAL, site=site))
                        for order in (1, 0)]

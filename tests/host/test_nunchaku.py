@@ -37,7 +37,9 @@ def small(name):
 
 @pytest.fixture(scope="module")
 def full(small, model):
-    return sample(small, model)
+    result = sample(small, model)
+    assert torch.isfinite(result).all()
+    return result
 
 
 @pytest.fixture(scope="module")

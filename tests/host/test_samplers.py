@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from comfy_host import accelerated, comfy, distance
 from hosts import ROOT
 from small_flux import sample as sample_flux
 
+sample = functools.partial(sample_flux, size=(8, 8))
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 PAGE = ROOT / "docs" / "samplers.md"
@@ -18,10 +20,6 @@ CHOOSES_ITS_STEPS = {"dpm_adaptive"}  # by an error that it estimates, so that t
 # Each evaluation goes by its own place: heun's second one by the step it looks ahead to, dpm_2's by the step it is in.
 COMMON = {"euler", "dpmpp_2m", "euler_ancestral", "ddim", "uni_pc", "heun", "dpm_2", "dpmpp_sde", "dpmpp_2s_ancestral",
           "heunpp2"}
-
-
-def sample(model, **settings):
-    return sample_flux(model, size=(8, 8), **settings)
 
 
 def documented() -> dict[str, tuple[int, int]]:
