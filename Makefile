@@ -12,7 +12,8 @@ demo: .venv/demo
 demo-comfyui: .venv/demo host
 	$(PY) -m benchmarks.demo_comfyui
 
-test: lint host
+test: .venv/test
+	$(MAKE) --jobs 2 lint host
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore tests/host -n 3
 	$(PY) tests/host/hosts.py test
 
@@ -44,7 +45,7 @@ bench-calibration: .venv/bench host
 	$(PY) -m benchmarks.calibration.adaptation
 
 # Every rule of choosing full steps, ours and others', in 14 noise regimes: results/regimes.csv, regimes.md, regimes.png;
-# goes on where it was interrupted. REGIMES=--full for every budget.
+# 40 minutes on 2 cores; goes on where it was interrupted. REGIMES=--full for every budget.
 bench-regimes: .venv/bench
 	$(PY) -m benchmarks.regimes $(REGIMES)
 	$(PY) -m benchmarks.pages.regimes_page

@@ -42,6 +42,7 @@ from femo_core import (
     resample_gram,
     tune,
 )
+from femo_core.noise_levels import reaches
 from femo_core.predictor import AbstractPredictor
 from femo_core.presets import CALIBRATED, MEASURED, RAMP
 from femo_core.schedule import ExplicitSchedule
@@ -137,7 +138,7 @@ class Cell:
 
     def covers(self, other: Cell) -> bool:
         """Whether what is learned here reaches the other's levels."""
-        return self.sigmas[0] >= other.sigmas[0]
+        return reaches(self.sigmas, other.sigmas)
 
     def gram_at(self, sigmas: list[float]) -> Tensor:
         return resample_gram(self.learned.gram, self.sigmas, sigmas)

@@ -62,11 +62,16 @@ def resampling_weights(sigmas: Sequence[float], to_sigmas: Sequence[float]) -> T
     """
     if len(sigmas) < 3:
         raise ValueError("sigmas must be of two steps or more: one says nothing of how features change")
-    if to_sigmas[0] > sigmas[0] * (1 + SAME_LEVEL):
+    if not reaches(sigmas, to_sigmas):
         raise ValueError(f"to_sigmas must not exceed {sigmas[0]:g}, the highest level learned; got {to_sigmas[0]:g}: "
                          "learn from a run that starts there")
     places = _places(sigmas[:-1], sigmas)
     return torch.stack([_weights(places, place) for place in _places(to_sigmas[:-1], sigmas)])
+
+
+def reaches(sigmas: Sequence[float], to_sigmas: Sequence[float]) -> bool:
+    """Whether what was learned at `sigmas` begins high enough for a run at `to_sigmas`; of how low, see `uncovered`."""
+    return to_sigmas[0] <= sigmas[0] * (1 + SAME_LEVEL)
 
 
 def uncovered(sigmas: Sequence[float], to_sigmas: Sequence[float]) -> tuple[float, ...]:

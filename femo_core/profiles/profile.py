@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..calibration import lasting_step_lengths
 from ..errors import check_integer, check_number
-from ..noise_levels import SAME_LEVEL, uncovered
+from ..noise_levels import SAME_LEVEL, reaches, uncovered
 from ..predictor import AbstractPredictor
 from ..predictors.femo import FeMo
 from ..predictors.scaled_taylor import ScaledTaylor
@@ -126,7 +126,7 @@ class Recording:
         if self.same_levels(sigmas):
             return True
         try:
-            if self.steps < 2 or sigmas[0] > self.sigmas[0] * (1 + SAME_LEVEL):
+            if self.steps < 2 or not reaches(self.sigmas, sigmas):
                 return False
             unknown = {*uncovered(self.sigmas, sigmas)}
         except ValueError:

@@ -28,8 +28,8 @@ def test_diffusers_forecasts_what_the_standalone_host_does(pipeline, predictor, 
     """Same noise, weights, steps and settings."""
     subject = pipeline.subject
     schedule = Schedule(interval, subject.warmup, 1)
-    alone, expected = sample(subject, JOB, 50, predictor, schedule, site=site)
-    result, report = pipeline.run(JOB, 50, predictor, schedule, site)
+    alone, expected = sample(subject, JOB, 20, predictor, schedule, site=site)
+    result, report = pipeline.run(JOB, 20, predictor, schedule, site)
     if isinstance(subject, TinyDiT):
         alone = subject.pixels(alone)
     assert ((result - alone).norm() / alone.norm()).item() < 1e-4

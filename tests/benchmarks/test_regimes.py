@@ -117,6 +117,8 @@ def test_what_is_learned_elsewhere_is_left_out_where_it_does_not_reach():
     regime = Regime("tiny DiT", 1)
     assert "tuned, learned at 20 steps" not in regimes.missing(regime, 50, 14, ())
     assert "tuned, learned at 50 steps" in regimes.missing(regime, 50, 14, ())
+    for shift in (3.16, 0.1):  # whose highest level is 1 but for rounding
+        assert "tuned, learned at 20 steps" in regimes.missing(Regime("tiny Flux", shift), 50, 14, ())
 
 
 def test_the_page_ranks_what_was_measured(measured):

@@ -9,6 +9,7 @@ import torch
 from trajectories import flow_levels, gaussian_gram, gram_of
 
 from femo_core import resample_gram, uncovered
+from femo_core.noise_levels import reaches
 
 
 def test_at_its_own_levels_it_stays_what_it_is():
@@ -53,6 +54,12 @@ def test_what_is_not_covered_is_told():
     assert uncovered([1.0, 0.75, 0.5, 0.0], [0.9, 0.3, 0.25, 0.1, 0.0]) == (0.1,)
     assert uncovered(flow_levels(20), flow_levels(50)) == ()
     assert len(uncovered(flow_levels(20, 3.0), flow_levels(50, 0.1))) == 9
+
+
+def test_a_level_that_is_higher_by_rounding_is_reached():
+    for shift in (3.16, 0.1, 0.01):
+        assert reaches(flow_levels(20), flow_levels(50, shift))
+    assert not reaches([0.9, 0.5, 0.0], flow_levels(50))
 
 
 @pytest.mark.parametrize(("sigmas", "wanted", "message"), [

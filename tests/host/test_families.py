@@ -36,8 +36,7 @@ from small_videos import VIDEOS
 
 SITES = ("output", "hidden", "module")
 MODELS = [small for small in (*IMAGES, *VIDEOS) if available(small)]
-STEPS, INTERVAL = 12, 3  # 12 are sampled where nothing else is said
-FULL = femo_core.Schedule(INTERVAL, 3).full_steps(STEPS)
+INTERVAL = 3
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda small: small.name.replace(" ", "-"))
@@ -84,17 +83,17 @@ def test_interval_one_is_bit_equal(small, model, guided):
 def test_the_network_runs_on_the_schedules_steps_only(small, model, reports):
     for site in sites_of(model):
         with RunCounter(model) as runs:
-            result = sample(small, accelerated(model, femo_core.TaylorSeer(1), INTERVAL, site=site))
+            result = sample(small, accelerated(model, femo_core.TaylorSeer(1), INTERVAL, site=site), steps=7)
         report = reports[-1]
-        assert runs.count == len(FULL), site
-        assert (report.full_steps, report.settings["site"], report.warnings) == (FULL, site, ())
+        assert runs.count == 4, site
+        assert (report.full_steps, report.settings["site"], report.warnings) == ((0, 1, 2, 5), site, ())
         assert torch.isfinite(result).all(), site
         assert leftovers(model) == []
 
 
 if compatibility.WANTED:
     def test_how_near_it_comes_to_the_full_run(small, model):
-        full, fewer = sample(small, model), sample(small, model, steps=len(FULL))
+        full, fewer = sample(small, model), sample(small, model, steps=6)  # of 12 steps 6 are full
         assert torch.isfinite(full).all()
         for site in sites_of(model):
             results = [sample(small, accelerated(model, femo_core.TaylorSeer(order), INTERVAL, site=site))
