@@ -11,7 +11,7 @@ import torchmetrics.functional.image  # noqa: F401 (before comfy_host's stand-in
 HERE = Path(__file__).parent
 # Begun first, so that no process is left with one of them when the others are done; a file stays in one process.
 LONGEST = ("test_families", "test_browser", "test_company", "test_server", "test_flux", "test_two_hosts",
-           "test_two_servers", "test_auto_server", "test_auto")
+           "test_two_servers", "test_auto_server", "test_auto", "test_real_weights")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

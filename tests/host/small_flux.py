@@ -22,7 +22,7 @@ def conditioning(seed: int, tokens: int = 4, variant: str = "dev") -> list[Any]:
     return small_models.conditioning(dataclasses.replace(small, text=(tokens, small.text[1])), seed)
 
 
-def sample(model: Any, variant: str = "dev", size: tuple[int, int] = (16, 16), **settings: Any) -> torch.Tensor:
+def sample(model: Any, variant: str = "dev", size: tuple[int, int] = (8, 8), **settings: Any) -> torch.Tensor:
     """As small_models.sample; `size` of the latent."""
     small = _FLUX[variant]
     return small_models.sample(dataclasses.replace(small, latent=(small.latent[0], *size)), model, **settings)

@@ -283,7 +283,7 @@ def guided(kind, sampler="euler", cfg=3.0, steps=12, sigmas=None):
         guider.set_cfg(cfg)
         chosen = sampler if not isinstance(sampler, str) else comfy.samplers.sampler_object(sampler)
         levels = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
-        noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             return guider.sample(
                 noise, noise * 0.0, chosen, levels if sigmas is None else torch.tensor(sigmas), disable_pbar=True,

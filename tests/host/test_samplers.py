@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import re
 
 import pytest
 import torch
 from comfy_host import accelerated, comfy, distance
 from hosts import ROOT
-from small_flux import sample as sample_flux
+from small_flux import sample
 
-sample = functools.partial(sample_flux, size=(8, 8))
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 PAGE = ROOT / "docs" / "samplers.md"
