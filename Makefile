@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint imported train host clean
 demo: .venv/demo
 	$(PY) -m benchmarks.demo
 
@@ -13,9 +13,13 @@ demo-comfyui: .venv/demo host
 	$(PY) -m benchmarks.demo_comfyui
 
 test: .venv/test
-	$(MAKE) --jobs 2 lint host
+	$(MAKE) --jobs 2 lint host imported
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore tests/host -n 3
 	$(PY) tests/host/hosts.py test
+
+# Python compiles a library at its first import: once here, not in each of the processes that test.
+imported: .venv/test
+	@$(PY) -W ignore -c "import torch._dynamo; from diffusers import FluxPipeline, QwenImagePipeline" 2> /dev/null || true
 
 lint: .venv/test
 	$(PY) -m ruff check .

@@ -1,13 +1,10 @@
-"""FLUX.1-dev on several GPUs: what is counted, and the timing of several processes."""
+"""FLUX.1-dev on several GPUs: what is counted. femo_core/integrations/test_parallel.py times several processes."""
 
 from __future__ import annotations
 
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
-
-SMALL = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
-         "num_attention_heads": 4, "joint_attention_dim": 32, "pooled_projection_dim": 16, "axes_dims_rope": (4, 6, 6)}
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +37,3 @@ def test_the_cache_at_order_one(cost):
 
 def test_one_gpu_sends_nothing(cost):
     assert all(each.sent(1) == 0.0 for each in cost[0].values())
-
-
-def test_several_processes_are_timed():
-    """On the CPU, in small."""
-    from benchmarks.speed.scaling import SITES, measured
-
-    found = measured(2, "cpu", (64,), SMALL, text=8)
-    assert set(found) == {(64, site) for site in SITES}
-    assert all(full > 0 < predicted for full, predicted in found.values())

@@ -15,8 +15,9 @@ import torch
 from comfy_host import RunCounter, accelerated, comfy, distance, femo_core, leftovers, run_module
 from small_flux import build_flux, conditioning
 from small_images import IMAGES
-from small_models import available, build, sample
+from small_models import available, build
 from small_models import conditioning as conditioning_of
+from small_models import sample as sample_small
 from small_videos import VIDEOS
 
 SMALL = {small.name: small for small in (*IMAGES, *VIDEOS)}
@@ -24,7 +25,9 @@ FLUX, SDXL = (dataclasses.replace(SMALL[name], latent=(channels, 8, 8))
               for name, channels in (("FLUX.1 dev", 16), ("SDXL", 4)))
 WAN = SMALL["Wan 2.1 text to video"]
 SITES = ("hidden", "module", "output")
-FULL = femo_core.Schedule(3, 3).full_steps(12)
+STEPS = 8
+FULL = femo_core.Schedule(3, 3).full_steps(STEPS)
+sample = functools.partial(sample_small, steps=STEPS)
 
 
 def run_node(extra, name, **inputs):
@@ -64,7 +67,7 @@ def check(small, model, add, sites=("hidden", "output"), **settings):
     return plain
 
 
-# Nodes that change how guidance, noise levels or the network's inside work. On 12 steps half of them are full.
+# Nodes that change how guidance, noise levels or the network's inside work. Of 8 steps half are full.
 PATCHES = {
     "Flux": {
         "ModelSamplingFlux": ("model_advanced", {"max_shift": 1.3, "base_shift": 0.6, "width": 512, "height": 768}),
@@ -128,13 +131,13 @@ def test_guidance_that_calls_the_network_once_more(models, extra, name, inputs, 
     plain = run_node(extra, name, model=model, **inputs)
     with RunCounter(model) as runs:
         full = sample(SDXL, plain, cfg=3.0)
-    assert runs.count == 24
+    assert runs.count == 2 * STEPS
     for site in ("hidden", "output"):
         ours_first = run_node(extra, name, model=accelerated(model, site=site), **inputs)
         for both in (accelerated(plain, site=site), ours_first):
             with RunCounter(model) as runs:
                 result = sample(SDXL, both, cfg=3.0)
-            assert runs.count == 12
+            assert runs.count == STEPS
             assert reports[-1].full_steps == FULL
             assert torch.isfinite(result).all()
             assert distance(result, full) < 0.6
@@ -322,7 +325,7 @@ def test_two_samplers_with_different_settings_in_one_workflow(models, reports):
     first, second = accelerated(base, interval=4), accelerated(base, femo_core.FeMo(1), interval=2, site="module")
 
     def workflow():
-        half = sample(FLUX, first, last_step=8, force_full_denoise=False)
+        half = sample(FLUX, first, last_step=6, force_full_denoise=False)
         return half, sample(FLUX, second, latent=half, denoise=0.6)
 
     half, whole = workflow()
@@ -366,7 +369,7 @@ def test_sampler_custom_advanced(models, kind, reports):
             return node(
                 "SamplerCustomAdvanced", guider=guider_of(kind, model), noise=node("RandomNoise", noise_seed=1),
                 sampler=node("KSamplerSelect", sampler_name="heun" if kind == "CFGGuider" else "euler"),
-                sigmas=node("BasicScheduler", model=model, scheduler="beta", steps=12, denoise=1.0),
+                sigmas=node("BasicScheduler", model=model, scheduler="beta", steps=STEPS, denoise=1.0),
                 latent_image={"samples": torch.zeros(1, *FLUX.latent)})["samples"]
 
     model = models[FLUX.name]
@@ -413,7 +416,7 @@ def test_previews_are_of_every_step(models):
         return seen
 
     plain, ours = run(models[FLUX.name]), run(accelerated(models[FLUX.name]))
-    assert [(step, total) for step, _, total in ours] == [(step, 12) for step in range(12)]
+    assert [(step, total) for step, _, total in ours] == [(step, STEPS) for step in range(STEPS)]
     assert torch.equal(ours[2][1], plain[2][1])
     assert all(torch.isfinite(x0).all() for _, x0, _ in ours)
 

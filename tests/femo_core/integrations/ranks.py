@@ -12,9 +12,10 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from small_pipelines import FLUX, QWEN, WAN, Small, diffusers
+from small_pipelines import FLUX, QWEN, STEPS, WAN, Small, diffusers
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.speed import scaling
 from femo_core import FeMo, Schedule, TaylorSeer
 from femo_core.integrations.diffusers import disable_femo, enable_auto, enable_femo, last_report
 
@@ -24,6 +25,8 @@ ADAPTIVE = {
     "least squares": FeMo(1, beta=0.0, beta_min=-0.6, beta_max=0.9, adaptation="least_squares")}
 PREDICTORS = {"TaylorSeer": TaylorSeer(2), "FeMo": FeMo(1), **ADAPTIVE}
 SCHEDULE = Schedule(3, 3, 1)
+TIMED = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
+         "num_attention_heads": 4, "joint_attention_dim": 32, "pooled_projection_dim": 16, "axes_dims_rope": (4, 6, 6)}
 TOLERANCE = 1.0  # random weights make for forecasts that are far off
 
 
@@ -115,3 +118,5 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     torch.save(learned_and_used(ranks, folder / "auto.json"), folder / f"{rank}.auto.pt")
     dist.barrier()
     dist.destroy_process_group()
+    with mock.patch.object(scaling, "SCHEDULE", SCHEDULE), mock.patch.object(scaling, "STEPS", STEPS):
+        scaling.time_steps(rank, ranks, folder / "timed", "cpu", (64,), TIMED, text=8)

@@ -36,6 +36,7 @@ def alone():
 def folder(request, tmp_path_factory):
     """What the processes have left, a file each."""
     folder = tmp_path_factory.mktemp("ranks")
+    (folder / "timed").mkdir()
     torch.multiprocessing.spawn(main, args=(request.param, folder), nprocs=request.param)
     return folder
 
@@ -127,6 +128,12 @@ def test_the_benchmark_counts_the_bytes_that_are_sent(together):
     leaving = alone["all_to_all_single"] * (ranks - 1) / ranks + alone["all_gather_into_tensor"] * (ranks - 1)
     cost, _ = costs(FLUX.build().transformer.to("meta"), side=64, text=8)
     assert leaving == STEPS * STREAMS * BATCH * cost["full"].sent(ranks) / BYTES
+
+
+def test_the_benchmark_times_several_processes(folder):
+    found = torch.load(folder / "timed" / "seconds.pt", weights_only=False)
+    assert set(found) == {(64, site) for site in ("hidden", "module", "output")}
+    assert all(full > 0 < predicted for full, predicted in found.values())
 
 
 def test_processes_learn_one_profile_and_choose_as_one(folder, tmp_path):
