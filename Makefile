@@ -19,7 +19,8 @@ test: .venv/test
 
 # Python compiles a library at its first import: once here, not in each of the processes that test.
 imported: .venv/test
-	@$(PY) -W ignore -c "import torch._dynamo; from diffusers import FluxPipeline, QwenImagePipeline" 2> /dev/null || true
+	@$(PY) -W ignore -c "import torch._dynamo, torchmetrics.image, matplotlib.pyplot, scipy.stats; \
+		from diffusers import FluxPipeline, QwenImagePipeline" 2> /dev/null || true
 
 lint: .venv/test
 	$(PY) -m ruff check .

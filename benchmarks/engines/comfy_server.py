@@ -103,7 +103,8 @@ def comfy_server(host: Path, folder: Path, pack: str = "femo",
     command = [
         sys.executable, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
         "--base-directory", str(folder), "--disable-all-custom-nodes", "--whitelist-custom-nodes", pack,
-        "femo_test_nodes", "--disable-api-nodes", "--use-pytorch-cross-attention", "--database-url", f"sqlite:///{folder / 'db.sqlite'}",
+        "femo_test_nodes", "--disable-api-nodes", "--use-pytorch-cross-attention",
+        "--database-url", f"sqlite:///{folder / 'db.sqlite'}",
     ]
     with log.open("w") as out:
         process = subprocess.Popen(
