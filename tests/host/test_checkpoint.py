@@ -32,12 +32,12 @@ def test_comfyui_forecasts_what_the_standalone_host_does(name, interval):
     """Same noise, weights, steps and settings: the latents agree, so steps, streams and sites are where they belong."""
     job = Job(("red house day",), seed=5)
     model, schedule = load_tiny_flux_in(HOST), {"interval": interval, "warmup_steps": 3, "cooldown_steps": 1}
-    alone, _ = sample_alone(TinyFlux(), job, 50, getattr(core, name)(1), core.Schedule(**schedule))
+    alone, _ = sample_alone(TinyFlux(), job, 20, getattr(core, name)(1), core.Schedule(**schedule))
     prompt = [[encode_prompts(list(job.prompts)), {"pooled_output": torch.zeros(1, 16), "guidance": job.guidance}]]
     patched = accelerated(model, getattr(femo_core, name)(1), interval=interval, cooldown=1)
     noise = normal(job, LATENT_SHAPE)
     with torch.inference_mode():
         hosted = comfy.sample.sample(
-            patched, noise, 50, 1.0, "euler", "simple", prompt, prompt, torch.zeros_like(noise), disable_pbar=True,
+            patched, noise, 20, 1.0, "euler", "simple", prompt, prompt, torch.zeros_like(noise), disable_pbar=True,
             seed=5)
     torch.testing.assert_close(hosted, to_latent(alone), rtol=5e-3, atol=5e-3)

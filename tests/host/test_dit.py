@@ -327,9 +327,9 @@ def test_comfyui_forecasts_what_the_standalone_host_does(site, interval):
     are DDIM's on DiT's schedule."""
     job = Job(("red house day", "blue moon night"), seed=5)
     subject, schedule = TinyDiT(), core.Schedule(interval, 2, 1)
-    alone, _ = sample_alone(subject, job, 50, core.FeMo(1), schedule, site=site)
+    alone, _ = sample_alone(subject, job, 20, core.FeMo(1), schedule, site=site)
     patched = accelerated(host.load_dit(CHECKPOINT, torch.float32), femo_core.FeMo(1), interval, 2, 1, site)
-    hosted = sample(patched, noise=normal(job, (3, 32, 32)), steps=50, cfg=job.guidance,
+    hosted = sample(patched, noise=normal(job, (3, 32, 32)), steps=20, cfg=job.guidance,
                     labels=tuple(classes_of(job.prompts).tolist()))
     assert network(patched).config.classes == NULL_CLASS
     torch.testing.assert_close(hosted, alone, rtol=5e-3, atol=5e-3)
