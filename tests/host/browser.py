@@ -153,7 +153,7 @@ def open_browser() -> Iterator[Any]:
 @contextmanager
 def open_page(browser: Any, server: Client, **settings: Any) -> Iterator[Page]:
     """A tab of its own."""
-    context = browser.new_context(viewport=SIZE)
+    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")  # without a GPU every frame costs
     try:
         yield Page(context.new_page(), server, **settings)
     finally:
