@@ -49,11 +49,11 @@ class Row:
 
 
 def plans(cell: Cell) -> Iterator[tuple[str, str, Plan]]:
-    taught = (cell, home_cell(cell.subject, cell.regime.model, HOME_STEPS))
+    taught = [where.learned.told for where in (cell, home_cell(cell.subject, cell.regime.model, HOME_STEPS))]
     for name, quality in QUALITIES.items():
-        for learned, where in zip(LEARNED, taught, strict=False):
-            if where.covers(cell):  # else the node learns again
-                yield name, learned, by_recording(where.learned.told, cell.sigmas, cell.signals, quality)
+        for learned, recording in zip(LEARNED, taught, strict=False):
+            if recording.covers(cell.sigmas):  # else the node learns again
+                yield name, learned, by_recording(recording, cell.sigmas, cell.signals, quality)
         yield name, LEARNED[-1], unknown(cell.sigmas, quality.speedup)
 
 

@@ -136,10 +136,6 @@ class Cell:
             self.subject, self.job, self.steps, TaylorSeer(0), Schedule(1), solver=watched, levels=self.levels)
         return self.subject.pixels(result)
 
-    def covers(self, other: Cell) -> bool:
-        """Whether what is learned here reaches the other's levels."""
-        return reaches(self.sigmas, other.sigmas)
-
     def gram_at(self, sigmas: list[float]) -> Tensor:
         return resample_gram(self.learned.gram, self.sigmas, sigmas)
 
@@ -207,7 +203,7 @@ def rows(cell: Cell, budget: int) -> Iterator[tuple[str, Callable[[], Made]]]:
     yield "tuned, tried out", forecast(lambda: cell.tuned(budget, tries=True))
     for name, steps in ELSEWHERE.items():
         home = home_cell(cell.subject, cell.regime.model, steps)
-        if home.covers(cell):
+        if reaches(home.sigmas, cell.sigmas):
             yield name, forecast(lambda home=home: cell.tuned(budget, home.gram_at(cell.sigmas)))
 
 

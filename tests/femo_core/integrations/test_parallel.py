@@ -9,9 +9,10 @@ import os
 
 import pytest
 import torch
-from ranks import ADAPTIVE, CASES, PREDICTORS, SCHEDULE, TOLERANCE, Case, learned_and_used, main, results
+from ranks import ADAPTIVE, CASES, PREDICTORS, SCHEDULE, TIMED, TOLERANCE, Case, learned_and_used, main, results
 from small_pipelines import BATCH, FLUX, STEPS
 
+from benchmarks.speed import scaling
 from femo_core import Profile
 
 pytestmark = pytest.mark.filterwarnings("default")  # diffusers has its own
@@ -122,17 +123,24 @@ def test_the_message_about_norms_is_small(together, predictor, norms):
 
 def test_the_benchmark_counts_the_bytes_that_are_sent(together):
     """benchmarks/speed/scaling.py knows them by formula, for one sample in 2 bytes a number."""
-    from benchmarks.speed.scaling import BYTES, costs
-
     ranks, alone = len(together), together[0][Case("Flux")]["numbers"]
     leaving = alone["all_to_all_single"] * (ranks - 1) / ranks + alone["all_gather_into_tensor"] * (ranks - 1)
-    cost, _ = costs(FLUX.build().transformer.to("meta"), side=64, text=8)
-    assert leaving == STEPS * STREAMS * BATCH * cost["full"].sent(ranks) / BYTES
+    cost, _ = scaling.costs(FLUX.build().transformer.to("meta"), side=64, text=8)
+    assert leaving == STEPS * STREAMS * BATCH * cost["full"].sent(ranks) / scaling.BYTES
 
 
 def test_the_benchmark_times_several_processes(folder):
-    found = torch.load(folder / "timed" / "seconds.pt", weights_only=False)
-    assert set(found) == {(64, site) for site in ("hidden", "module", "output")}
+    has_times(torch.load(folder / "timed" / "seconds.pt", weights_only=False))
+
+
+def test_the_benchmark_reads_what_its_processes_leave(monkeypatch):
+    """Here one, and this one: each that is started imports all anew."""
+    monkeypatch.setattr(torch.multiprocessing, "spawn", lambda function, args, nprocs: function(0, *args))
+    has_times(scaling.measured(1, "cpu", (64,), TIMED, text=8))
+
+
+def has_times(found):
+    assert set(found) == {(64, site) for site in scaling.SITES}
     assert all(full > 0 < predicted for full, predicted in found.values())
 
 
