@@ -3,16 +3,17 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # Python compiles what is imported, and keeps that; pip would compile all, which takes a minute.
 export PYTHONDONTWRITEBYTECODE :=
-PIP := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+PIP := $(PY) -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint imported train host clean
+.PHONY: demo demo-comfyui bench bench-samplers bench-calibration bench-regimes bench-auto bench-scaling bench-speed gpu real soak compatibility workflows test lint imported train host front-ends clean
 demo: .venv/demo
 	$(PY) -m benchmarks.demo
 
 demo-comfyui: .venv/demo host
 	$(PY) -m benchmarks.demo_comfyui
 
-test: host
+test:
+	$(MAKE) --jobs 2 host
 	$(MAKE) --jobs 2 lint imported
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore tests/host -n 3
 	$(PY) tests/host/hosts.py test
@@ -104,8 +105,10 @@ train: .venv/demo
 clean:
 	rm -rf .venv out
 
+# The newest pip takes half the time of the one that Python brings.
 .venv/pip:
 	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip
 	touch $@
 
 .venv/demo: .venv/pip constraints.txt pyproject.toml
@@ -120,7 +123,10 @@ clean:
 	$(PIP) -e ".[test]"
 	touch $@
 
+front-ends: .venv/pip
+	@$(PY) tests/host/hosts.py front-ends
+
 # What a ComfyUI needs to run, where one is found: its own requirements, less what our stubs stand in for.
-host: .venv/test
+host: .venv/test front-ends
 	@$(PY) tests/host/hosts.py requirements > .venv/host.new
 	@cmp -s .venv/host.new .venv/host.txt || { $(PIP) -r .venv/host.new && mv .venv/host.new .venv/host.txt; }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from in_diffusers import JOB
+from hosts_agree import JOB
 
 from benchmarks.sampling.subjects import TinyFlux
 

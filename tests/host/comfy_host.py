@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import sys
 import warnings
@@ -34,8 +33,6 @@ with warnings.catch_warnings():
 
 
 PACK = load_pack("a_folder_of_any_name").__name__
-gc.freeze()  # what was imported is not looked through again at every collection: half a second each
-atexit.register(gc.unfreeze)
 attach_module: Any = sys.modules[f"{PACK}.nodes.run.attach"]
 run_module: Any = sys.modules[f"{PACK}.nodes.run.run"]
 site_choice: Any = sys.modules[f"{PACK}.nodes.run.site_choice"]

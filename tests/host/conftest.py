@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torchmetrics.functional.image  # noqa: F401 (before comfy_host's stand-in for torchvision lies in its way)
 
 HERE = Path(__file__).parent
 # Begun first, so that no process is left with one of them when the others are done; a file stays in one process.
-LONGEST = ("test_families", "test_browser", "test_company", "test_server", "test_flux", "test_two_hosts",
-           "test_two_servers", "test_auto_server", "test_auto", "test_real_weights")
+LONGEST = ("test_families", "test_browser", "test_company", "test_server", "test_flux", "test_two_servers",
+           "test_auto_server", "test_auto", "test_real_weights")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

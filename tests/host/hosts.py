@@ -1,6 +1,7 @@
 """Where the ComfyUIs are that the tests here run against, and how they are run: each in a process of its own.
 
-`python hosts.py test` runs pytest once per ComfyUI found; `python hosts.py requirements` prints what it needs.
+`python hosts.py test` runs pytest once per ComfyUI found; `python hosts.py requirements` prints what the first one
+needs; `python hosts.py front-ends` installs the front end of each.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ MISSING = (
 NO_CHROMIUM = "no Chromium found, browser tests skipped: get one with `apt install chromium`"
 ONE_HOST = ("one ComfyUI only: others are run too where COMFYUI_PATH names them all, separated by "
             f"{os.pathsep!r} (CONTRIBUTING.md)")
-NOT_NEEDED = {"torch", "torchvision", "torchaudio", "kornia", "spandrel"}  # a constraint, two stubs, two optional ones
+# A constraint, two stubs, two optional ones, and half a gigabyte of pictures.
+NOT_NEEDED = {"torch", "torchvision", "torchaudio", "kornia", "spandrel", "comfyui-workflow-templates"}
+FRONT_END = {"comfyui-frontend-package", "comfyui-embedded-docs"}  # of each ComfyUI its own version
 
 
 def find_hosts() -> list[Path]:
@@ -63,26 +66,30 @@ def version(host: Path) -> str:
 
 def requirements(host: Path) -> list[str]:
     lines = (host / "requirements.txt").read_text().splitlines()
-    return [line for line in lines if re.split(r"[^\w-]", line.strip())[0] not in NOT_NEEDED]
+    return [line for line in lines if _package(line) not in NOT_NEEDED]
 
 
-def own_front_end(host: Path) -> Path:
-    """A folder with the front end and templates of just the versions that this ComfyUI asks for.
+def _package(line: str) -> str:
+    return re.split(r"[^\w-]", line.strip())[0]
+
+
+def front_end(host: Path) -> Path:
+    """A folder with the front end of just the version that this ComfyUI asks for, installed at the first call.
 
     All else it shares with the first ComfyUI, whose requirements are in the virtual environment.
     """
     folder = Path(sys.prefix) / f"comfyui-{version(host)}"
     if not folder.exists():
-        pins = [line for line in requirements(host) if re.match("comfyui-(frontend|workflow)", line)]
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *pins]
+        pins = [line for line in requirements(host) if _package(line) in FRONT_END]
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile",
+               "--no-deps", "--target", str(folder), *pins]
         subprocess.run(pip, check=True)
     return folder
 
 
 def server_environment(host: Path) -> dict[str, str]:
     """What a server process of this ComfyUI needs besides ours."""
-    folders = [STUBS, *([own_front_end(host)] if host not in find_hosts()[:1] else [])]
-    return {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+    return {"PYTHONPATH": os.pathsep.join(map(str, (STUBS, front_end(host))))}
 
 
 def load_pack(name: str) -> ModuleType:
@@ -104,7 +111,7 @@ def run_tests(arguments: list[str]) -> int:
     worst = 0
     for host in hosts:
         print(f"== ComfyUI {version(host)} at {host}", flush=True)
-        server_environment(host)  # installs what several processes would else install at a time
+        front_end(host)  # before several processes ask for it at a time
         command = [sys.executable, "-m", "pytest", str(HERE), *WORKERS, *arguments]
         environment = {**os.environ, "FEMO_TEST_HOST": str(host), "OMP_NUM_THREADS": "1"}
         worst = max(worst, subprocess.run(command, env=environment).returncode)
@@ -124,6 +131,10 @@ def found_and_lacking(hosts: list[Path], chromium: str | None) -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "requirements":
-        print("\n".join(line for host in find_hosts()[:1] for line in requirements(host)))
+        print("\n".join(line for host in find_hosts()[:1] for line in requirements(host)
+                        if _package(line) not in FRONT_END))
+    elif sys.argv[1] == "front-ends":
+        for host in find_hosts():
+            front_end(host)
     else:
         sys.exit(run_tests(sys.argv[2:]))

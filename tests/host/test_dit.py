@@ -6,16 +6,13 @@ import sys
 
 import pytest
 import torch
-from comfy_host import PACK, RunCounter, accelerated, comfy, femo_core, leftovers
+from comfy_host import PACK, RunCounter, accelerated, comfy, leftovers
 from comfy_host import dit_host as host
 from comfy_host import dit_model as model_module
 from safetensors.torch import save_file
 from small_images import DIT
 
 import femo_core as core
-from benchmarks.models.tiny_dit import CHECKPOINT, NULL_CLASS, classes_of
-from benchmarks.sampling.forecasting import sample as sample_alone
-from benchmarks.sampling.subjects import Job, TinyDiT, normal
 
 label_node = sys.modules[f"{PACK}.nodes.dit_class_label"]
 loader_node = sys.modules[f"{PACK}.nodes.dit_loader"]
@@ -316,20 +313,3 @@ def test_sd_vae_latents_decode(model):
         image = vae.decode(sample(model, size=8, batch=2))
     assert image.shape == (2, 64, 64, 3)
     assert torch.isfinite(image).all()
-
-
-# The tiny DiT
-
-@pytest.mark.parametrize(("site", "interval"), [
-    ("hidden", 1), *((site, interval) for site in SITES for interval in (4, 6))])
-def test_comfyui_forecasts_what_the_standalone_host_does(site, interval):
-    """Same noise, weights, steps and settings: the pictures agree, so the host's noise levels, guidance and timesteps
-    are DDIM's on DiT's schedule."""
-    job = Job(("red house day", "blue moon night"), seed=5)
-    subject, schedule = TinyDiT(), core.Schedule(interval, 2, 1)
-    alone, _ = sample_alone(subject, job, 20, core.FeMo(1), schedule, site=site)
-    patched = accelerated(host.load_dit(CHECKPOINT, torch.float32), femo_core.FeMo(1), interval, 2, 1, site)
-    hosted = sample(patched, noise=normal(job, (3, 32, 32)), steps=20, cfg=job.guidance,
-                    labels=tuple(classes_of(job.prompts).tolist()))
-    assert network(patched).config.classes == NULL_CLASS
-    torch.testing.assert_close(hosted, alone, rtol=5e-3, atol=5e-3)

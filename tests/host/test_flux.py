@@ -394,15 +394,15 @@ def test_where_the_cache_does_not_fit_there_is_a_smaller_one(flux, free, site, c
     assert len(said) == (site != "module")
 
 
-@pytest.mark.parametrize(("device", "reserved"), [("gpu", MODULE), ("cpu", 0)])
-def test_the_host_is_told_of_the_memory_before_it_loads_the_model(flux, device, reserved, monkeypatch):
+@pytest.mark.parametrize(("cache_device", "reserved"), [("gpu", MODULE), ("cpu", 0)])
+def test_the_host_is_told_of_the_memory_before_it_loads_the_model(flux, cache_device, reserved, monkeypatch):
     """Of a cache in main memory it need not know; here the load device is main memory too, and only looks different."""
     asked, load = [], comfy.model_management.load_models_gpu
     monkeypatch.setattr(comfy.model_management, "load_models_gpu",
                         lambda *args, **kwargs: (asked.append(kwargs), load(*args, **kwargs)))
-    monkeypatch.setattr(run_module.Room, "__init__", told_apart(run_module.Room.__init__, device))
+    monkeypatch.setattr(run_module.Room, "__init__", told_apart(run_module.Room.__init__, cache_device))
     model = attach_module.attach(flux, attach_module.CacheConfig(
-        femo_core.TaylorSeer(1), femo_core.Schedule(3, 3), site="module", cache_device=device))
+        femo_core.TaylorSeer(1), femo_core.Schedule(3, 3), site="module", cache_device=cache_device))
     sample(flux)
     sample(model)
     plain, ours = asked

@@ -11,7 +11,7 @@ import auto_in_diffusers as other_host
 import pytest
 import torch
 from comfy_host import HOST, PACK, comfy, femo_core
-from in_diffusers import JOB
+from hosts_agree import JOB
 from test_auto import auto, folder, only  # noqa: F401  (the folder of profiles is set for each test)
 
 from benchmarks.engines.hosted import load_tiny_flux
@@ -40,7 +40,7 @@ def test_a_profile_serves_in_both(folder, reports, tmp_path):  # noqa: F811
     of_comfyui, own = only(folder), tmp_path / "own.json"
     printed = subprocess.run(
         [sys.executable, other_host.__file__, str(own), str(path)], check=True, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}).stdout.split()
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}).stdout.split()
     assert printed == ["yes", str(by_its_own.network_runs)]
     assert only(folder) == of_comfyui  # nothing to add
     of_diffusers = femo_core.Profile.from_json(own.read_bytes())
