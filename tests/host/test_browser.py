@@ -5,11 +5,9 @@ Where there is no Chromium these are skipped. Pictures of what was seen are in o
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import uuid
-from contextlib import ExitStack
 
 import pytest
 import requests
@@ -28,7 +26,9 @@ OUT = ROOT / "out" / "browser" / version(HOST)
 # Nodes of theirs that older ComfyUIs do not have.
 NEEDS = {"flux2_dev_femo": (0, 8), "ltx23_video_femo": (0, 29), "minimax_h3_femo": (0, 33)}
 VERSION = tuple(map(int, version(HOST).split(".")))
-RENDERERS = [False, True] if VERSION >= (0, 29) else [False]
+RENDERERS = ["canvas", "vue"] if VERSION >= (0, 29) else ["canvas"]
+TABS = {"canvas": {"VueNodes_Enabled": False}, "vue": {"VueNodes_Enabled": True},
+        "light zh": {"VueNodes_Enabled": False, "ColorPalette": "light", "Locale": "zh"}}
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +44,38 @@ def browser():
         yield browser
 
 
+def pytest_generate_tests(metafunc):
+    """`any_page` is either way that the front end draws nodes, `other_page` either theme and language."""
+    if "tab" in metafunc.fixturenames:
+        several = {"any_page": RENDERERS, "other_page": ["canvas", "light zh"]}
+        names = next((names for page, names in several.items() if page in metafunc.fixturenames), ["canvas"])
+        metafunc.parametrize("tab", names, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def pages(browser, server):
-    """Tabs that stay open, as opening one takes as long as most tests: by whether nodes are drawn in Vue."""
-    with ExitStack() as stack:
-        yield functools.cache(lambda vue: stack.enter_context(open_page(browser, server, VueNodes_Enabled=vue)))
-
-
-@pytest.fixture(params=RENDERERS, ids=lambda vue: "vue" if vue else "canvas")
-def any_page(request, pages):
-    """In either way that the front end draws nodes."""
-    page = pages(request.param)
-    page.vue = request.param
-    page.errors.clear()
-    yield page
-    assert page.errors == []
+def tab(request, browser, server):
+    """One at a time, as an idle one costs too, and for all tests that ask for it: opening it takes as long as most."""
+    with open_page(browser, server, **TABS[request.param]) as page:
+        page.name, page.vue = request.param, request.param == "vue"
+        yield page
 
 
 @pytest.fixture
-def page(pages):
-    page = pages(False)
-    page.errors.clear()
-    yield page
-    assert page.errors == []
+def page(tab):
+    tab.errors.clear()
+    yield tab
+    assert tab.errors == []
+
+
+@pytest.fixture
+def any_page(page):
+    return page
+
+
+@pytest.fixture
+def other_page(page):
+    page.load(ui("dit_cache"))
+    return page
 
 
 def api(name):
@@ -190,7 +199,7 @@ def test_a_run_shows_its_steps_on_the_node(any_page):
     report = entry["outputs"]["12"]["femo_report"][0]
     assert len(report["full_steps"]) == full
     page.fit()
-    page.screenshot(OUT / f"run_{'vue' if page.vue else 'canvas'}.png")
+    page.screenshot(OUT / f"run_{page.name}.png")
 
 
 def test_a_calibration_is_made_said_and_used(any_page):
@@ -204,7 +213,7 @@ def test_a_calibration_is_made_said_and_used(any_page):
     assert said in widgets(page, "FeMoCalibrate").values()
     assert said in page.run("() => document.body.innerText") or not page.vue
     page.fit()
-    page.screenshot(OUT / f"calibrate_{'vue' if page.vue else 'canvas'}.png")
+    page.screenshot(OUT / f"calibrate_{page.name}.png")
 
 
 def test_a_calibration_of_another_machine_is_kept_and_costs_a_notice(page):
@@ -217,25 +226,14 @@ def test_a_calibration_of_another_machine_is_kept_and_costs_a_notice(page):
     assert "is not used, but the interval" in page.run("() => document.querySelector('.femo-notice').textContent")
 
 
-@pytest.fixture(scope="module", params=[("light", "zh"), ("dark", "en")], ids=" ".join)
-def other_page(request, browser, server):
-    """In another theme and language."""
-    palette, locale = request.param
-    with open_page(browser, server, ColorPalette=palette, Locale=locale) as page:
-        page.palette, page.locale = palette, locale
-        page.load(ui("dit_cache"))
-        yield page
-        assert page.errors == []
-
-
 def test_the_words_take_the_themes_colours(other_page):
     page = other_page
     page.page.wait_for_function("!!document.querySelector('.femo-report')", timeout=60_000)
     colour = page.run("() => getComputedStyle(document.querySelector('.femo-report')).color")
     brightness = sum(map(int, colour[colour.index("(") + 1:-1].split(",")[:3])) / 3
-    assert brightness < 128 if page.palette == "light" else brightness > 128
+    assert brightness < 128 if page.name == "light zh" else brightness > 128
     page.fit()
-    page.screenshot(OUT / f"theme_{page.palette}.png")
+    page.screenshot(OUT / f"theme_{page.name}.png")
 
 
 def test_nothing_of_the_report_is_saved(any_page):
@@ -312,7 +310,7 @@ def test_widgets_that_mean_nothing_are_greyed_and_keep_their_values(any_page):
 
 
 def test_auto_says_what_it_learns_and_forgets_it(any_page, profiles):
-    page, kind = any_page, "vue" if any_page.vue else "canvas"
+    page, kind = any_page, any_page.name
     page.load(with_steps(ui("dit_femo"), 20, seed=100 + page.vue))
     assert [name for name, value in widgets(page, "FeMoAuto", "disabled").items() if value] == ["speedup"]
     assert "preset" not in widgets(page, "FeMoAuto")
@@ -372,7 +370,7 @@ def test_a_node_that_has_not_run_asks_what_to_forget(any_page, profiles):
     said = page.run("() => [...document.querySelectorAll('.femo-profile')].map(e => e.innerText)")
     assert "2 steps · euler · noise levels 1 to 0 · tried out: 2 full steps change 3.1 %" in said[0]
     assert "can't be read" in said[2]
-    page.screenshot(OUT / f"auto_asks_{'vue' if page.vue else 'canvas'}.png")
+    page.screenshot(OUT / f"auto_asks_{page.name}.png")
     page.page.locator(".femo-profile", has_text="Second-2").get_by_role("button").click()
     page.until(lambda: not (profiles / "Second-2.json").exists())
     assert (profiles / "First-1.json").exists()
@@ -562,7 +560,7 @@ def test_names_and_words_are_in_the_users_language(other_page):
         const node = LiteGraph.createNode("FeMoAuto")
         return [node.title, ...node.getExtraMenuOptions(app.canvas, []).map(entry => entry.content)]
     }""")
-    if page.locale == "zh":
+    if page.name == "light zh":
         assert auto == ["FeMo 自动", "查看已学到的内容", "忘记已学到的内容"]
         assert "FeMo 缓存" in title
         assert label == "间隔"
