@@ -16,7 +16,7 @@ from benchmarks.engines.comfy_server import Client
 
 CHROMIUM = find_chromium()
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-SIZE = {"width": 1600, "height": 1000}
+SIZE = (1120, 700)  # without a GPU every pixel costs
 # What a ComfyUI says of itself on a fresh installation, or that reaches no network: not ours to mend.
 HARMLESS = re.compile(
     r"net::ERR_(INTERNET_DISCONNECTED|NAME_NOT_RESOLVED|TUNNEL|PROXY|CONNECTION|ABORTED|FAILED)|404 \(Not Found\)|"
@@ -151,9 +151,10 @@ def open_browser() -> Iterator[Any]:
 
 
 @contextmanager
-def open_page(browser: Any, server: Client, **settings: Any) -> Iterator[Page]:
-    """A tab of its own."""
-    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")  # without a GPU every frame costs
+def open_page(browser: Any, server: Client, size: tuple[int, int] = SIZE, **settings: Any) -> Iterator[Page]:
+    """A tab of its own, of so many pixels."""
+    viewport = dict(zip(("width", "height"), size, strict=True))
+    context = browser.new_context(viewport=viewport, reduced_motion="reduce")  # every frame costs, too
     try:
         yield Page(context.new_page(), server, **settings)
     finally:

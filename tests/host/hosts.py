@@ -19,7 +19,7 @@ from types import ModuleType
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STUBS = HERE / "stubs"  # import stand-ins for torchvision and torchaudio, of which not every platform has a CPU build
-WORKERS = ("-n", "5")  # processes: models are small, and servers and browsers are mostly waited for
+WORKERS = ("-n", "4")  # processes: models are small, and servers and browsers are mostly waited for
 MISSING = (
     "no ComfyUI found, host tests skipped: get one with `pip install comfy-cli && comfy install`, "
     "or name one in COMFYUI_PATH"
