@@ -64,13 +64,12 @@ def version(host: Path) -> str:
     return match.group(1) if match else "unknown"
 
 
-def requirements(host: Path) -> list[str]:
+def requirements(host: Path) -> tuple[list[str], list[str]]:
+    """What it shares with other ComfyUIs, and its front end."""
     lines = (host / "requirements.txt").read_text().splitlines()
-    return [line for line in lines if _package(line) not in NOT_NEEDED]
-
-
-def _package(line: str) -> str:
-    return re.split(r"[^\w-]", line.strip())[0]
+    packages = {line: re.split(r"[^\w-]", line.strip())[0] for line in lines}
+    return ([line for line in lines if packages[line] not in NOT_NEEDED | FRONT_END],
+            [line for line in lines if packages[line] in FRONT_END])
 
 
 def front_end(host: Path) -> Path:
@@ -80,7 +79,7 @@ def front_end(host: Path) -> Path:
     """
     folder = Path(sys.prefix) / f"comfyui-{version(host)}"
     if not folder.exists():
-        pins = [line for line in requirements(host) if _package(line) in FRONT_END]
+        _, pins = requirements(host)
         pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile",
                "--no-deps", "--target", str(folder), *pins]
         subprocess.run(pip, check=True)
@@ -131,8 +130,7 @@ def found_and_lacking(hosts: list[Path], chromium: str | None) -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "requirements":
-        print("\n".join(line for host in find_hosts()[:1] for line in requirements(host)
-                        if _package(line) not in FRONT_END))
+        print("\n".join(line for host in find_hosts()[:1] for line in requirements(host)[0]))
     elif sys.argv[1] == "front-ends":
         for host in find_hosts():
             front_end(host)
