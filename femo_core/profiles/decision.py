@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
+from ..plans.full_steps import FullSteps
 from .profile import LONGEST_RUN, Profile, Recording
 from .quality import Plan, Quality, by_recording, full, unknown
 
@@ -32,6 +34,16 @@ class Decision:
     plan: Plan
     learned: str
     notices: tuple[str, ...] = ()
+
+    def full_steps(self, profile: str = "") -> FullSteps:
+        """profile: what a report calls it."""
+        words: dict[str, Any] = {"learned": self.learned}
+        if profile and self.learned in ("yes", "learning"):
+            words["profile"] = profile
+        if self.plan.expected_change:
+            words["expected_change"] = round(self.plan.expected_change, 4)
+        return FullSteps(self.plan.schedule, self.plan.predictor, expected_errors=self.plan.expected_errors,
+                         guarded=True, words=words, reason=self.plan.reason, notices=self.notices)
 
 
 def decide(profile: Profile | None, name: str, run: RunFacts, quality: Quality, why_not_learned: str = "") -> Decision:

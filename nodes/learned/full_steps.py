@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,35 +16,11 @@ from ...femo_core import (
     calibrate,
     expected_forecast_errors,
 )
+from ...femo_core.plans.full_steps import FullSteps
 from ...femo_core.predictor import AbstractPredictor
-from ...femo_core.schedule import AbstractSchedule
 from ..cache_config import NONE, CacheConfig
 from .calibration_file import read
 from .identity import fingerprint
-
-
-@dataclass(frozen=True)
-class FullSteps:
-    """What was chosen.
-
-    tolerance: as ForecastSession's. expected_errors: by full step, relative; guarded: more steps are full where they
-    are far exceeded. words: what a report says of the choice. reason: why all steps are full, else "". notices: what
-    did not go as asked.
-    """
-
-    schedule: AbstractSchedule
-    predictor: AbstractPredictor
-    tolerance: float = 0.0
-    expected_errors: Mapping[int, float] = field(default_factory=dict[int, float])
-    guarded: bool = False
-    words: Mapping[str, Any] = field(default_factory=lambda: {"calibration": NONE})
-    reason: str = ""
-    notices: tuple[str, ...] = ()
-
-    @property
-    def learns(self) -> bool:
-        """Whether the model's profile is made from this run."""
-        return self.words.get("learned") == "learning"
 
 
 def choose(config: CacheConfig, model: Any, sigmas: Sequence[float]) -> FullSteps:
@@ -79,10 +55,11 @@ def _nearest(profile: Profile, sigmas: Sequence[float]) -> Recording:
 
 
 def _without_calibration(config: CacheConfig, sigmas: Sequence[float]) -> FullSteps:
+    words = {"calibration": NONE}
     if config.schedule:
-        return FullSteps(config.schedule, config.predictor, config.tolerance)
+        return FullSteps(config.schedule, config.predictor, config.tolerance, words=words)
     notices = ("tolerance is not used with interval 0, which has no widest gap: set an interval for it",)
-    return FullSteps(suited_ramp(sigmas), config.predictor, notices=notices if config.tolerance else ())
+    return FullSteps(suited_ramp(sigmas), config.predictor, words=words, notices=notices if config.tolerance else ())
 
 
 def suited_ramp(sigmas: Sequence[float]) -> RampSchedule:

@@ -19,8 +19,9 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...femo_core import RunReport
+from ...femo_core.plans.full_steps import FullSteps
 from ..cache_config import CacheConfig, RunConfig
-from ..learned.full_steps import FullSteps, choose
+from ..learned.full_steps import choose
 from ..reach import Handle, InReach
 from . import compiler
 from .call import apply

@@ -12,13 +12,13 @@ import comfy.utils
 from torch import Tensor
 
 from ...femo_core import Recording
+from ...femo_core.plans.full_steps import FullSteps
 from ...femo_core.profiles.decision import RunFacts, forecast
 from ...femo_core.profiles.thorough import StoppedError, try_out
 from ...femo_core.tuning import MOST_TRIES
 from ..cache_config import AutoConfig
 from ..learned import profiles
 from ..learned.auto import could_not_learn, decide, without_profile
-from ..learned.full_steps import FullSteps
 from .attach import Sampling, attach_sampling, with_callback
 from .obstacles import obstacle_of
 from .recorder import RunRecording, draws_noise, name_of, signals_of

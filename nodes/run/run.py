@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...femo_core import ForecastSession, RunReport
+from ...femo_core.plans.full_steps import FullSteps
 from ..cache_config import RunConfig
 from ..families import find_family
-from ..learned.full_steps import FullSteps
 from ..reach import Handle
 from ..sites import Embedders
 from .history import History

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,7 @@ class Auto:
             decision = self._decide(run, levels)
         if group := group_of(self.transformer):
             decision = first_ones(decision, group)
-        plan, words = decision.plan, dict[str, Any](learned=decision.learned)
-        if self.path and decision.learned in ("yes", "learning"):
-            words["profile"] = self.path.name
-        if plan.expected_change:
-            words["expected_change"] = round(plan.expected_change, 4)
-        return Chosen(plan.schedule, plan.predictor, levels=levels, expected_errors=plan.expected_errors, words=words,
-                      reason=plan.reason, notices=decision.notices)
+        return Chosen(decision.full_steps(self.path.name if self.path else ""), levels)
 
     def teaching(self) -> Callable[[str], Chosen]:
         """In the place of `choose`: for runs in full that are learned from, whatever is known. It raises ValueError,
@@ -95,8 +89,7 @@ class Auto:
         decision = decide(None, self.path.name, self._facts(levels, obstacle), self.quality, obstacle or levels.unknown)
         if decision.learned != "learning":
             raise ValueError("; ".join(decision.notices))
-        plan = decision.plan
-        return Chosen(plan.schedule, plan.predictor, levels=levels, words={"learned": "learning"}, reason=plan.reason)
+        return Chosen(decision.full_steps(), levels)
 
     def learned(self, levels: Levels, outcome: Outcome) -> str:
         """Keeps what a run has told. Returns why it could not, or "". The next runs are then not learned from."""
@@ -120,7 +113,7 @@ class Auto:
         profile, notice, other = self._read()
         decision = decide(None if levels.unknown else profile, self.path.name, run, self.quality,
                           levels.unknown or other or self.unlearnable)
-        return Decision(decision.plan, decision.learned, (*filter(None, (notice,)), *decision.notices))
+        return replace(decision, notices=(*filter(None, (notice,)), *decision.notices))
 
     def _read(self) -> tuple[Profile | None, str, str]:
         """The profile; what was wrong with the one there was; why the one there is can't be this model's."""

@@ -12,6 +12,7 @@ from diffusers.hooks.hooks import BaseState, HookRegistry, ModelHook, StateManag
 from torch import nn
 
 from ...plans.error_control import check_tolerance
+from ...plans.full_steps import FullSteps
 from ...predictor import AbstractPredictor
 from ...report import RunReport
 from ...schedule import AbstractSchedule
@@ -48,7 +49,7 @@ def enable_femo(transformer: nn.Module, schedule: AbstractSchedule, predictor: A
     0 with a schedule that is not one of intervals.
     """
     check_tolerance(tolerance, schedule)
-    _enable(transformer, scheduler, site, lambda obstacle: Chosen(schedule, predictor, tolerance))
+    _enable(transformer, scheduler, site, lambda obstacle: Chosen(FullSteps(schedule, predictor, tolerance)))
 
 
 def enable_auto(transformer: nn.Module, *, scheduler: Any, profile: str | os.PathLike[str] | None,
@@ -162,7 +163,7 @@ class TransformerHook(ModelHook):
         obstacle = self._obstacle(transformer)
         chosen = self.choose(obstacle)
         self.run = Run(self.scheduler, self.site, chosen, self.call, transformer, obstacle)
-        if chosen.learns and chosen.levels:
+        if chosen.full_steps.learns and chosen.levels:
             self.learning = Learning(self.scheduler, chosen.levels, self._learned)
 
     def _learned(self, outcome: Outcome) -> None:
@@ -217,9 +218,9 @@ class TransformerHook(ModelHook):
             return
         self.report = self.run.publish()
         log.info("FeMo on %s: %s", self.report.settings["model"], self.report.summary())
-        chosen, reason = self.run.chosen, self.report.reason
+        reason = self.report.reason
         unexpected = reason and (self.run.session.forecasts or (
-            self.auto and (self.run.obstacle or not chosen.learns)))
+            self.auto and (self.run.obstacle or not self.run.full_steps.learns)))
         for message in self.report.warnings or ((reason,) if unexpected else ()):
             self._warn(message)
         self._free()

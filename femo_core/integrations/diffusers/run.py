@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ...parallel import whole_norms
-from ...predictor import AbstractPredictor
+from ...plans.full_steps import FullSteps
 from ...report import RunReport
-from ...schedule import AbstractSchedule
 from ...session import ForecastSession
 from .schedulers import Levels, index_of, steps_of
 from .sites import Call
@@ -21,47 +19,33 @@ from .sites import Call
 OUTPUT = "output"  # a site, and its one feature
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What one run is to do.
+class Chosen(NamedTuple):
+    """What one run is to do. levels: its steps; none where those of the scheduler's whole schedule serve."""
 
-    levels: the run's steps; none where those of the scheduler's whole schedule serve. tolerance, expected_errors: as
-    ForecastSession's. words: what a report says of the choice. reason: why all steps are full, else "". notices: what
-    did not go as asked.
-    """
-
-    schedule: AbstractSchedule
-    predictor: AbstractPredictor
-    tolerance: float = 0.0
+    full_steps: FullSteps
     levels: Levels | None = None
-    expected_errors: Mapping[int, float] = field(default_factory=dict[int, float])
-    words: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    reason: str = ""
-    notices: tuple[str, ...] = ()
-
-    @property
-    def learns(self) -> bool:
-        """Whether the model's profile is made from this run."""
-        return self.words.get("learned") == "learning"
 
 
 class Run:
     """One run of a pipeline's denoising loop. obstacle: why it can't be accelerated, or ""."""
 
     def __init__(self, scheduler: Any, site: str, chosen: Chosen, call: Call, transformer: nn.Module, obstacle: str):
-        self.scheduler, self.site, self.chosen, self.call = scheduler, site, chosen, call
+        self.full_steps, levels = chosen
+        self.scheduler, self.site, self.call = scheduler, site, call
         self.transformer, self.obstacle = transformer, obstacle
         self.timesteps = scheduler.timesteps
-        self.steps = chosen.levels.steps if chosen.levels else steps_of(self.timesteps)
-        total = chosen.levels.total if chosen.levels else max(self.steps, default=-1) + 1
-        self.last = chosen.levels.last_evaluation if chosen.levels else len(self.steps) - 1
+        self.steps = levels.steps if levels else steps_of(self.timesteps)
+        total = levels.total if levels else max(self.steps, default=-1) + 1
+        self.last = levels.last_evaluation if levels else len(self.steps) - 1
         group = group_of(transformer)
         parted = None if site == OUTPUT else group  # the output is whole on every process
-        self.session = ForecastSession(chosen.schedule, chosen.predictor, total,
-                                       share=whole_norms(parted) if parted else None, tolerance=chosen.tolerance,
-                                       # processes would not look at the same moment, and have to do the same
-                                       expected_errors=None if group else chosen.expected_errors)
-        for notice in chosen.notices:
+        # Processes would not look at the same moment, and have to do the same.
+        guarded = self.full_steps.guarded and not group
+        self.session = ForecastSession(self.full_steps.schedule, self.full_steps.predictor, total,
+                                       share=whole_norms(parted) if parted else None,
+                                       tolerance=self.full_steps.tolerance,
+                                       expected_errors=self.full_steps.expected_errors if guarded else None)
+        for notice in self.full_steps.notices:
             self.session.warn(notice)
         self.started = time.perf_counter()
         self.evaluation = -1  # which one of the scheduler's this is
@@ -143,10 +127,10 @@ class Run:
         return output
 
     def publish(self) -> RunReport:
-        settings = {"site": self.site, "model": type(self.transformer).__name__, **self.chosen.words}
+        settings = {"site": self.site, "model": type(self.transformer).__name__, **self.full_steps.words}
         report = self.session.report(
-            time.perf_counter() - self.started, self.obstacle or self.chosen.reason, settings)
-        return report.expecting(self.chosen.expected_errors)
+            time.perf_counter() - self.started, self.obstacle or self.full_steps.reason, settings)
+        return report.expecting(self.full_steps.expected_errors)
 
 
 def group_of(transformer: Any) -> Any:

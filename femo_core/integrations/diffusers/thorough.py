@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ...plans.full_steps import FullSteps
 from ...predictor import AbstractPredictor
 from ...profiles.thorough import StoppedError, try_out
 from ...schedule import AbstractSchedule
@@ -39,7 +40,7 @@ def learn_thoroughly(transformer: nn.Module, sample: Callable[[], Tensor]) -> Te
 
         def again(schedule: AbstractSchedule, predictor: AbstractPredictor, _attempt: int) -> Tensor:
             def choose(_obstacle: str) -> Chosen:
-                return Chosen(schedule, predictor)
+                return Chosen(FullSteps(schedule, predictor))
 
             hook.choose = choose
             try:
