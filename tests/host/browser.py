@@ -16,7 +16,7 @@ from benchmarks.engines.comfy_server import Client
 
 CHROMIUM = find_chromium()
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-SIZE = (1120, 700)  # without a GPU every pixel costs
+SIZE = (1120, 900)  # small, as without a GPU every pixel costs; as high as a menu of older front ends
 # What a ComfyUI says of itself on a fresh installation, or that reaches no network: not ours to mend.
 HARMLESS = re.compile(
     r"net::ERR_(INTERNET_DISCONNECTED|NAME_NOT_RESOLVED|TUNNEL|PROXY|CONNECTION|ABORTED|FAILED)|404 \(Not Found\)|"
