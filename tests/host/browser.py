@@ -81,8 +81,13 @@ class Page:
         return self.run("async () => (await app.graphToPrompt()).output")
 
     def saved(self) -> dict[str, Any]:
-        """What would be saved."""
-        return json.loads(json.dumps(self.run("() => app.graph.serialize()")))
+        """What would be saved: as text, since what JavaScript leaves undefined would come here as null."""
+        return json.loads(self.run("() => JSON.stringify(app.graph.serialize())"))
+
+    def alerts(self) -> list[str]:
+        """Of workflows that the front end takes for invalid; they stay until they are closed."""
+        shown = self.run("() => [...document.querySelectorAll('.p-toast-message')].map(e => e.innerText)")
+        return [text for text in shown if "Invalid workflow" in text]
 
     def missing(self) -> list[str]:
         """Types of nodes that the front end does not know."""

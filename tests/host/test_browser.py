@@ -65,6 +65,7 @@ def page(tab):
     tab.errors.clear()
     yield tab
     assert tab.errors == []
+    assert tab.alerts() == []
 
 
 @pytest.fixture
