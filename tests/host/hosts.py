@@ -79,10 +79,13 @@ def front_end(host: Path) -> Path:
     """
     folder = Path(sys.prefix) / f"comfyui-{version(host)}"
     if not folder.exists():
+        begun = folder.with_name(f"{folder.name}.begun")  # an interrupted one is not taken for a whole one
+        shutil.rmtree(begun, ignore_errors=True)
         _, pins = requirements(host)
         pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile",
-               "--no-deps", "--target", str(folder), *pins]
+               "--no-deps", "--target", str(begun), *pins]
         subprocess.run(pip, check=True)
+        begun.rename(folder)
     return folder
 
 
