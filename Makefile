@@ -56,7 +56,7 @@ bench-regimes: .venv/bench
 	$(PY) -m benchmarks.regimes $(REGIMES)
 	$(PY) -m benchmarks.pages.regimes_page
 
-# Whether FeMo Auto keeps to the change that was asked for, in these regimes: results/auto.md; 20 minutes.
+# Whether FeMo Auto keeps to the change that was asked for, in these regimes: results/auto.md; 14 minutes on 2 cores.
 bench-auto: .venv/bench
 	$(PY) -m benchmarks.auto
 
