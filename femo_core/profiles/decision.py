@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -34,6 +34,10 @@ class Decision:
     plan: Plan
     learned: str
     notices: tuple[str, ...] = ()
+
+    def after(self, notice: str) -> Decision:
+        """With what went wrong before, or nothing did: ""."""
+        return replace(self, notices=(notice, *self.notices)) if notice else self
 
     def full_steps(self, profile: str = "") -> FullSteps:
         """profile: what a report calls it."""

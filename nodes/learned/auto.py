@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ...femo_core.plans.full_steps import FullSteps
@@ -23,7 +22,7 @@ def decide(config: AutoConfig, model: Any, run: RunFacts) -> FullSteps:
     kept = find(model)
     decision = decide_by(kept.profile, kept.path.name, run, config.quality,
                          _unlearnable.get((kept.path.name, run.sampler), ""))
-    return replace(decision, notices=(*filter(None, (kept.notice,)), *decision.notices)).full_steps(kept.path.name)
+    return decision.after(kept.notice).full_steps(kept.path.name)
 
 
 def without_profile(config: AutoConfig, sigmas: Sequence[float], error: Exception) -> FullSteps:

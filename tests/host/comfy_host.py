@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
+from distance import distance as distance
 from hosts import MISSING, STUBS, load_pack, this_host
 
 HOST = this_host()
@@ -155,10 +156,6 @@ class Breaks:
 
 def first_parts(network: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return sites.base.first_parts(network, families.find_family(network))
-
-
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 def tensor_bytes() -> int:

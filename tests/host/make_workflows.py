@@ -72,7 +72,7 @@ def main(names: list[str]) -> None:
             host, Path(folder) / "base", environment=server_environment(host)) as server, open_browser() as browser:
         stand_ins(names, server.log.parent)
         for name in names:
-            with open_page(browser, server, (1600, 1000), Minimap_Visible=False) as page:
+            with open_page(browser, server, size=(1600, 1000), Minimap_Visible=False) as page:
                 page.load_api(json.loads((FOLDER / "api" / f"{name}.json").read_text()), name)
                 page.page.wait_for_timeout(500)
                 page.run(TIDY)

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,8 @@ class Auto:
     def _decide(self, run: RunFacts, levels: Levels) -> Decision:
         assert self.path
         profile, notice, other = self._read()
-        decision = decide(None if levels.unknown else profile, self.path.name, run, self.quality,
-                          levels.unknown or other or self.unlearnable)
-        return replace(decision, notices=(*filter(None, (notice,)), *decision.notices))
+        return decide(None if levels.unknown else profile, self.path.name, run, self.quality,
+                      levels.unknown or other or self.unlearnable).after(notice)
 
     def _read(self) -> tuple[Profile | None, str, str]:
         """The profile; what was wrong with the one there was; why the one there is can't be this model's."""

@@ -9,6 +9,7 @@ import os
 
 import pytest
 import torch
+from distance import distance
 from ranks import ADAPTIVE, CASES, PREDICTORS, SCHEDULE, TIMED, TOLERANCE, Case, learned_and_used, main, results
 from small_pipelines import BATCH, FLUX, STEPS
 
@@ -48,14 +49,10 @@ def together(folder):
     return [torch.load(path, weights_only=False) for path in sorted(folder.glob("?.pt"))]
 
 
-def relative(result, reference):
-    return ((result - reference).norm() / reference.norm()).item()
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_several_processes_give_what_one_gives(case, alone, together):
     for rank in together:
-        assert relative(rank[case]["result"], alone[case]["result"]) < CLOSE
+        assert distance(rank[case]["result"], alone[case]["result"]) < CLOSE
         assert torch.equal(rank[case]["result"], together[0][case]["result"])
 
 
@@ -154,7 +151,7 @@ def test_processes_learn_one_profile_and_choose_as_one(folder, tmp_path):
         assert torch.equal(learning, ranks[0][0][0])
         assert torch.equal(using, ranks[0][1][0])
     (alone, _), _ = learned_and_used(1, tmp_path / "auto.json")
-    assert relative(ranks[0][0][0], alone) < CLOSE
+    assert distance(ranks[0][0][0], alone) < CLOSE
     (recording,) = Profile.from_json((folder / "auto.json").read_bytes()).recordings
     (wanted,) = Profile.from_json((tmp_path / "auto.json").read_bytes()).recordings
     torch.testing.assert_close(recording.gram, wanted.gram, rtol=1e-3, atol=1e-4)
